@@ -1,0 +1,3 @@
+//! The `forestall` command: everything is in the library.
+
+fn main() {}
