@@ -13,3 +13,4 @@
 
 pub mod model;
 pub mod clock;
+pub mod ingest;
