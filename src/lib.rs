@@ -15,3 +15,4 @@ pub mod model;
 pub mod clock;
 pub mod ingest;
 pub mod store;
+pub mod query;

@@ -1,0 +1,252 @@
+//! Arithmetic that several parts of the evaluation share: compensated sums, means, quantiles, regression, dates.
+
+use jiff::tz::TimeZone;
+
+use crate::model::{Sample, Timestamp};
+
+/// A sum with Neumaier's compensation for what rounding loses; once it is infinite, it stays so.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sum {
+    total: f64,
+    lost: f64,
+}
+
+impl Sum {
+    /// A sum that starts with a value.
+    pub(super) fn of(value: f64) -> Sum {
+        Sum { total: value, lost: 0.0 }
+    }
+
+    /// The sum with one more value.
+    #[must_use]
+    pub(super) fn plus(self, value: f64) -> Sum {
+        let total = self.total + value;
+        let lost = if total.is_infinite() {
+            0.0
+        } else if self.total.abs() >= value.abs() {
+            self.lost + ((self.total - total) + value)
+        } else {
+            self.lost + ((value - total) + self.total)
+        };
+        Sum { total, lost }
+    }
+
+    /// Its value.
+    pub(super) fn value(self) -> f64 {
+        if self.total.is_infinite() { self.total } else { self.total + self.lost }
+    }
+
+    fn scaled(self, by: f64) -> Sum {
+        Sum { total: self.total * by, lost: self.lost * by }
+    }
+}
+
+/// A mean that does not overflow where the sum would: from there on it is kept up value by value.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mean {
+    sum: Sum,
+    count: f64,
+    incremental: bool,
+}
+
+impl Mean {
+    /// The mean of one value.
+    pub(super) fn of(value: f64) -> Mean {
+        Mean { sum: Sum::of(value), count: 1.0, incremental: false }
+    }
+
+    /// Adds a value.
+    pub(super) fn add(&mut self, value: f64) {
+        self.count += 1.0;
+        if !self.incremental {
+            let sum = self.sum.plus(value);
+            if !sum.total.is_infinite() {
+                self.sum = sum;
+                return;
+            }
+            self.incremental = true;
+            let before = self.count - 1.0;
+            self.sum = Sum { total: self.sum.total / before, lost: self.sum.lost / before };
+        }
+        self.sum = self.sum.scaled((self.count - 1.0) / self.count).plus(value / self.count);
+    }
+
+    /// Its value.
+    pub(super) fn value(self) -> f64 {
+        if self.incremental {
+            self.sum.total + self.sum.lost
+        } else {
+            self.sum.total / self.count + self.sum.lost / self.count
+        }
+    }
+}
+
+/// The population variance of values, by Welford's method with compensated sums.
+pub(super) fn variance(values: impl Iterator<Item = f64>) -> f64 {
+    let (mut count, mut mean, mut squares) = (0.0, Sum::default(), Sum::default());
+    for value in values {
+        count += 1.0;
+        let delta = value - (mean.total + mean.lost);
+        mean = mean.plus(delta / count);
+        squares = squares.plus(delta * (value - (mean.total + mean.lost)));
+    }
+    (squares.total + squares.lost) / count
+}
+
+/// The `q`-quantile of values with linear interpolation between ranks; NaN sorts lowest. Below 0 it is −∞, above 1 +∞.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rank lies between 0 and the number of values"
+)]
+pub(super) fn quantile(q: f64, values: &mut [f64]) -> f64 {
+    if values.is_empty() || q.is_nan() {
+        return f64::NAN;
+    }
+    if q < 0.0 {
+        return f64::NEG_INFINITY;
+    }
+    if q > 1.0 {
+        return f64::INFINITY;
+    }
+    values.sort_unstable_by(|a, b| compare(*a, *b));
+    let rank = q * (values.len() - 1) as f64;
+    let lower = rank.floor() as usize;
+    let upper = (lower + 1).min(values.len() - 1);
+    let weight = rank - rank.floor();
+    values[lower] * (1.0 - weight) + values[upper] * weight
+}
+
+/// An order of all numbers: NaN below everything else.
+pub(super) fn compare(a: f64, b: f64) -> std::cmp::Ordering {
+    b.is_nan().cmp(&a.is_nan()).then_with(|| a.partial_cmp(&b).unwrap_or(std::cmp::Ordering::Equal))
+}
+
+/// The greater of two numbers; NaN if one is NaN, unless the other is +∞.
+pub(super) fn greater(a: f64, b: f64) -> f64 {
+    if same(a, f64::INFINITY) || same(b, f64::INFINITY) {
+        f64::INFINITY
+    } else if a.is_nan() || b.is_nan() {
+        f64::NAN
+    } else {
+        a.max(b)
+    }
+}
+
+/// The lesser of two numbers; NaN if one is NaN, unless the other is −∞.
+pub(super) fn lesser(a: f64, b: f64) -> f64 {
+    -greater(-a, -b)
+}
+
+/// Slope (per second) and value at `origin` of the least-squares line through samples.
+pub(super) fn regression(samples: &[Sample], origin: Timestamp) -> (f64, f64) {
+    let first = samples[0].value;
+    if samples.iter().all(|s| same(s.value, first)) {
+        return if first.is_infinite() { (f64::NAN, f64::NAN) } else { (0.0, first) };
+    }
+    let [mut x_sum, mut y_sum, mut xy_sum, mut xx_sum] = [Sum::default(); 4];
+    for sample in samples {
+        let x = (sample.at - origin).as_secs_f64();
+        x_sum = x_sum.plus(x);
+        y_sum = y_sum.plus(sample.value);
+        xy_sum = xy_sum.plus(x * sample.value);
+        xx_sum = xx_sum.plus(x * x);
+    }
+    let n = samples.len() as f64;
+    let [x, y, xy, xx] = [x_sum, y_sum, xy_sum, xx_sum].map(|sum| sum.total + sum.lost);
+    let slope = (xy - x * y / n) / (xx - x * x / n);
+    (slope, y / n - slope * x / n)
+}
+
+/// Whether two numbers are equal, exactly; NaN is not equal to NaN.
+#[expect(clippy::float_cmp, reason = "PromQL's equality is exact")]
+pub(super) fn same(a: f64, b: f64) -> bool {
+    a == b
+}
+
+/// The sign as −1 or 1; zero and NaN stay what they are.
+pub(super) fn sign(value: f64) -> f64 {
+    if value > 0.0 {
+        1.0
+    } else if value < 0.0 {
+        -1.0
+    } else {
+        value
+    }
+}
+
+/// A number as Go's `strconv.FormatFloat(value, 'f', -1, 64)` writes it.
+pub(super) fn format(value: f64) -> String {
+    if value.is_infinite() {
+        return if value > 0.0 { "+Inf".to_owned() } else { "-Inf".to_owned() };
+    }
+    value.to_string()
+}
+
+/// A number as [`format`] has it, but with an exponent of at least two digits for the very small and the very large, as
+/// Prometheus writes values into JSON.
+pub(super) fn format_short(value: f64) -> String {
+    let size = value.abs();
+    if !value.is_finite() || same(value, 0.0) || (1e-6..1e21).contains(&size) {
+        return format(value);
+    }
+    let text = format!("{value:e}");
+    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |rest| ('-', rest));
+    format!("{digits}e{sign}{exponent:0>2}")
+}
+
+/// The number in a text as Go's `strconv.ParseFloat` reads it; hexadecimal floats are not supported.
+pub(super) fn parse(text: &str) -> Option<f64> {
+    text.parse().ok()
+}
+
+/// A part of the calendar in UTC, of a time in seconds since the epoch; NaN where the calendar does not reach.
+fn calendar(seconds: f64, part: fn(jiff::civil::DateTime) -> i64) -> f64 {
+    #[expect(clippy::cast_possible_truncation, reason = "what does not fit is far outside of the calendar")]
+    let whole = seconds.trunc() as i64;
+    match jiff::Timestamp::from_second(whole) {
+        Ok(at) if !seconds.is_nan() => part(TimeZone::UTC.to_datetime(at)) as f64,
+        _ => f64::NAN,
+    }
+}
+
+/// The minute of the hour, 0 to 59.
+pub(super) fn minute(seconds: f64) -> f64 {
+    calendar(seconds, |at| i64::from(at.minute()))
+}
+
+/// The hour of the day, 0 to 23.
+pub(super) fn hour(seconds: f64) -> f64 {
+    calendar(seconds, |at| i64::from(at.hour()))
+}
+
+/// The day of the week, Sunday is 0.
+pub(super) fn day_of_week(seconds: f64) -> f64 {
+    calendar(seconds, |at| i64::from(at.weekday().to_sunday_zero_offset()))
+}
+
+/// The day of the month, from 1.
+pub(super) fn day_of_month(seconds: f64) -> f64 {
+    calendar(seconds, |at| i64::from(at.day()))
+}
+
+/// The day of the year, from 1.
+pub(super) fn day_of_year(seconds: f64) -> f64 {
+    calendar(seconds, |at| i64::from(at.day_of_year()))
+}
+
+/// How many days the month has.
+pub(super) fn days_in_month(seconds: f64) -> f64 {
+    calendar(seconds, |at| i64::from(at.days_in_month()))
+}
+
+/// The month, from 1.
+pub(super) fn month(seconds: f64) -> f64 {
+    calendar(seconds, |at| i64::from(at.month()))
+}
+
+/// The year.
+pub(super) fn year(seconds: f64) -> f64 {
+    calendar(seconds, |at| i64::from(at.year()))
+}

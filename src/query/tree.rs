@@ -1,0 +1,391 @@
+//! The checked tree: what a parsed expression becomes once types, names and limits have been checked.
+//!
+//! **Invariant:** each node has the type that its parent needs, regular expressions are compiled, and the tree is no deeper
+//! than [`DEPTH_MAX`], so that evaluation can be recursive.
+
+use regex::Regex;
+
+use crate::model::{Labels, Millis, Timestamp};
+use crate::store::Matcher;
+
+/// The deepest nesting of a tree: evaluation recurses this far, within the stack of an ordinary thread.
+pub(super) const DEPTH_MAX: usize = 256;
+
+/// The type of a node's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Scalar,
+    Text,
+    Vector,
+    Range,
+}
+
+impl Kind {
+    /// The type's name in messages, as in Prometheus.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Kind::Scalar => "scalar",
+            Kind::Text => "string",
+            Kind::Vector => "instant vector",
+            Kind::Range => "range vector",
+        }
+    }
+}
+
+/// An expression.
+#[derive(Debug)]
+pub(super) enum Node {
+    Number(f64),
+    Text(String),
+    /// `time()`: the moment of evaluation in seconds.
+    Time,
+    /// `start()`, `end()`, `step()` and `range()`: bounds of the whole query in seconds.
+    Bound(Bound),
+    Selector(Selector),
+    Range(RangeSource),
+    Negate(Box<Node>),
+    Binary(Box<Binary>),
+    Aggregate(Box<Aggregate>),
+    Call(Box<Call>),
+}
+
+impl Node {
+    /// The type of its value.
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Node::Number(_) | Node::Time | Node::Bound(_) => Kind::Scalar,
+            Node::Text(_) => Kind::Text,
+            Node::Range(_) => Kind::Range,
+            Node::Selector(_) | Node::Aggregate(_) => Kind::Vector,
+            Node::Negate(inner) => inner.kind(),
+            Node::Binary(binary) => binary.kind,
+            Node::Call(call) => match **call {
+                Call::Scalar(_) => Kind::Scalar,
+                _ => Kind::Vector,
+            },
+        }
+    }
+
+    /// The nodes right below, those under subqueries among them.
+    pub(super) fn children(&self) -> Vec<&Node> {
+        match self {
+            Node::Number(_) | Node::Text(_) | Node::Time | Node::Bound(_) | Node::Selector(_) => Vec::new(),
+            Node::Range(range) => range.child().into_iter().collect(),
+            Node::Negate(inner) => vec![inner],
+            Node::Binary(binary) => vec![&binary.left, &binary.right],
+            Node::Aggregate(aggregate) => {
+                let parameter = aggregate.parameter.iter();
+                parameter.chain([&aggregate.inner]).collect()
+            }
+            Node::Call(call) => call.children(),
+        }
+    }
+}
+
+/// A bound of the whole query.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Bound {
+    Start,
+    End,
+    Step,
+    Span,
+}
+
+/// Where in time a selector or subquery looks, seen from the moment of evaluation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Placement {
+    /// How much earlier; negative is later.
+    pub(super) offset: Millis,
+    /// A fixed moment in the place of that of evaluation.
+    pub(super) at: Option<At>,
+}
+
+/// The `@` modifier.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum At {
+    Start,
+    End,
+    Moment(Timestamp),
+}
+
+/// Series by their labels.
+#[derive(Debug)]
+pub(super) struct Selector {
+    pub(super) matchers: Vec<Matcher>,
+    pub(super) placement: Placement,
+}
+
+/// What yields samples over time.
+#[derive(Debug)]
+pub(super) enum RangeSource {
+    /// `selector[range]`
+    Selector { selector: Selector, range: Millis },
+    /// `inner[range:step]`
+    Subquery { inner: Box<Node>, range: Millis, step: Option<Millis>, placement: Placement },
+}
+
+impl RangeSource {
+    /// How long its windows are.
+    pub(super) fn range(&self) -> Millis {
+        match self {
+            RangeSource::Selector { range, .. } | RangeSource::Subquery { range, .. } => *range,
+        }
+    }
+
+    /// Where its windows end.
+    pub(super) fn placement(&self) -> Placement {
+        match self {
+            RangeSource::Selector { selector, .. } => selector.placement,
+            RangeSource::Subquery { placement, .. } => *placement,
+        }
+    }
+
+    fn child(&self) -> Option<&Node> {
+        match self {
+            RangeSource::Selector { .. } => None,
+            RangeSource::Subquery { inner, .. } => Some(inner),
+        }
+    }
+}
+
+/// An operator between two operands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operator {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Modulo,
+    Power,
+    Atan2,
+    Equal,
+    NotEqual,
+    Greater,
+    GreaterOrEqual,
+    Less,
+    LessOrEqual,
+    And,
+    Or,
+    Unless,
+}
+
+impl Operator {
+    pub(super) fn is_comparison(self) -> bool {
+        use Operator::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
+        matches!(self, Equal | NotEqual | Greater | GreaterOrEqual | Less | LessOrEqual)
+    }
+
+    pub(super) fn is_set(self) -> bool {
+        matches!(self, Operator::And | Operator::Or | Operator::Unless)
+    }
+}
+
+/// Two operands.
+#[derive(Debug)]
+pub(super) struct Binary {
+    pub(super) operator: Operator,
+    pub(super) left: Node,
+    pub(super) right: Node,
+    pub(super) kind: Kind,
+    /// Whether a comparison yields 0 or 1 instead of filtering.
+    pub(super) yields_bool: bool,
+    pub(super) matching: Matching,
+}
+
+/// How elements of two vectors find each other.
+#[derive(Debug)]
+pub(super) struct Matching {
+    pub(super) grouping: Grouping,
+    pub(super) cardinality: Cardinality,
+    /// Labels that `group_left` and `group_right` take from the side with one element.
+    pub(super) include: Vec<String>,
+}
+
+/// Which side may have several elements with the same matching labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cardinality {
+    OneToOne,
+    ManyToOne,
+    OneToMany,
+}
+
+/// Labels that tell groups apart.
+#[derive(Debug, Clone)]
+pub(super) enum Grouping {
+    /// `by`, `on`: these alone.
+    These(Vec<String>),
+    /// `without`, `ignoring`: all but these and the metric's name.
+    AllBut(Vec<String>),
+}
+
+impl Grouping {
+    /// What is left of labels: equal for elements of one group.
+    pub(super) fn key(&self, labels: &Labels) -> Labels {
+        match self {
+            Grouping::These(names) if names.is_empty() => Labels::default(),
+            Grouping::These(names) => labels.without(|name| !names.iter().any(|n| n == name)),
+            Grouping::AllBut(names) => {
+                labels.without(|name| name == crate::model::METRIC_NAME || names.iter().any(|n| n == name))
+            }
+        }
+    }
+}
+
+/// An aggregation.
+#[derive(Debug)]
+pub(super) struct Aggregate {
+    pub(super) operator: Aggregator,
+    pub(super) inner: Node,
+    pub(super) parameter: Option<Node>,
+    pub(super) grouping: Grouping,
+}
+
+/// What an aggregation computes of each group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Aggregator {
+    Sum,
+    Avg,
+    Min,
+    Max,
+    Count,
+    Group,
+    Stddev,
+    Stdvar,
+    Quantile,
+    Topk,
+    Bottomk,
+    Limitk,
+    CountValues,
+}
+
+/// A call of a function.
+#[derive(Debug)]
+pub(super) enum Call {
+    /// A function of each value on its own.
+    Map(fn(f64) -> f64, Node),
+    Clamp {
+        inner: Node,
+        min: Option<Node>,
+        max: Option<Node>,
+    },
+    Round {
+        inner: Node,
+        to: Node,
+    },
+    Timestamp(Node),
+    Scalar(Node),
+    Vector(Node),
+    Absent {
+        inner: Node,
+        labels: Labels,
+    },
+    AbsentOverTime {
+        range: RangeSource,
+        labels: Labels,
+    },
+    Sort {
+        inner: Node,
+        direction: Direction,
+    },
+    SortByLabel {
+        inner: Node,
+        names: Vec<String>,
+        direction: Direction,
+    },
+    LabelReplace {
+        inner: Node,
+        target: String,
+        template: String,
+        source: String,
+        regex: Regex,
+    },
+    LabelJoin {
+        inner: Node,
+        target: String,
+        separator: String,
+        sources: Vec<String>,
+    },
+    HistogramQuantile {
+        quantile: Node,
+        inner: Node,
+    },
+    HistogramFraction {
+        lower: Node,
+        upper: Node,
+        inner: Node,
+    },
+    OverTime {
+        function: RangeFunction,
+        range: RangeSource,
+        parameters: Vec<Node>,
+    },
+}
+
+impl Call {
+    fn children(&self) -> Vec<&Node> {
+        match self {
+            Call::Map(_, inner) | Call::Timestamp(inner) | Call::Scalar(inner) | Call::Vector(inner) => vec![inner],
+            Call::Absent { inner, .. } | Call::Sort { inner, .. } | Call::SortByLabel { inner, .. } => vec![inner],
+            Call::LabelReplace { inner, .. } | Call::LabelJoin { inner, .. } => vec![inner],
+            Call::Clamp { inner, min, max } => [inner].into_iter().chain(min).chain(max).collect(),
+            Call::Round { inner, to } => vec![inner, to],
+            Call::HistogramQuantile { quantile, inner } => vec![quantile, inner],
+            Call::HistogramFraction { lower, upper, inner } => vec![lower, upper, inner],
+            Call::AbsentOverTime { range, .. } => range.child().into_iter().collect(),
+            Call::OverTime { range, parameters, .. } => parameters.iter().chain(range.child()).collect(),
+        }
+    }
+
+    /// The range that it looks at, if it looks at one.
+    pub(super) fn range(&self) -> Option<&RangeSource> {
+        match self {
+            Call::AbsentOverTime { range, .. } | Call::OverTime { range, .. } => Some(range),
+            _ => None,
+        }
+    }
+}
+
+/// An order of sorting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Ascending,
+    Descending,
+}
+
+/// A function of the samples of one series in a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RangeFunction {
+    Rate,
+    Increase,
+    Delta,
+    Irate,
+    Idelta,
+    Deriv,
+    PredictLinear,
+    Smoothing,
+    Changes,
+    Resets,
+    Avg,
+    Sum,
+    Min,
+    Max,
+    Count,
+    First,
+    Last,
+    Present,
+    Quantile,
+    Stddev,
+    Stdvar,
+    Mad,
+    TimeOfFirst,
+    TimeOfLast,
+    TimeOfMax,
+    TimeOfMin,
+}
+
+impl RangeFunction {
+    /// Whether the answer is one of the series' own values, so that it keeps the metric's name.
+    pub(super) fn keeps_name(self) -> bool {
+        matches!(self, RangeFunction::First | RangeFunction::Last)
+    }
+}

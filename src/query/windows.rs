@@ -1,0 +1,258 @@
+//! Functions of the samples in a window that moves along a series: `rate`, `*_over_time` and their like.
+//!
+//! A window is open on the left and closed on the right, as since Prometheus 3.
+
+use std::collections::BTreeSet;
+
+use crate::model::{Millis, Sample, Timestamp};
+
+use super::QueryError;
+use super::eval::{Grid, Row, Track, without_name};
+use super::histogram::warn_of_quantile;
+use super::numbers::{self, Mean, Sum};
+use super::tree::RangeFunction;
+
+/// The windows of a call and its other arguments.
+#[derive(Debug)]
+pub(super) struct Moves {
+    pub(super) function: RangeFunction,
+    /// Where the window ends at each step.
+    pub(super) ends: Vec<Timestamp>,
+    pub(super) range: Millis,
+    pub(super) grid: Grid,
+    /// The scalar arguments, one value a step.
+    pub(super) parameters: Vec<Vec<f64>>,
+}
+
+/// One window of one series.
+struct Window<'a> {
+    samples: &'a [Sample],
+    start: Timestamp,
+    end: Timestamp,
+    /// The moment of evaluation, which `offset` and `@` do not move.
+    at: Timestamp,
+}
+
+/// The values of a function at all steps, for each series.
+pub(super) fn over_time(
+    moves: &Moves,
+    tracks: Vec<Track>,
+    warnings: &mut BTreeSet<String>,
+    infos: &mut BTreeSet<String>,
+) -> Result<Vec<Row>, QueryError> {
+    check_parameters(moves, warnings, tracks.is_empty())?;
+    let mut rows = Vec::with_capacity(tracks.len());
+    for track in tracks {
+        let mut values = Vec::with_capacity(moves.ends.len());
+        each_window(&track.samples, &moves.ends, moves.range, |step, samples, end| {
+            let at = moves.grid.start + moves.grid.step * i64::try_from(step).unwrap_or(i64::MAX);
+            let window = Window { samples, start: end - moves.range, end, at };
+            let parameter = |index: usize| moves.parameters[index][step];
+            values.push(if samples.is_empty() { None } else { apply(moves.function, &window, parameter) });
+        });
+        if matches!(moves.function, RangeFunction::Rate | RangeFunction::Increase) && values.iter().any(Option::is_some)
+        {
+            inform_of_non_counter(track.labels.metric_name(), infos);
+        }
+        let labels = if moves.function.keeps_name() { track.labels } else { without_name(&track.labels) };
+        rows.push(Row { labels, values });
+    }
+    Ok(rows)
+}
+
+/// For each step whether there is a sample in the window.
+pub(super) fn presence(track: &Track, ends: &[Timestamp], range: Millis) -> Row {
+    let mut values = Vec::with_capacity(ends.len());
+    each_window(&track.samples, ends, range, |_, samples, _| values.push((!samples.is_empty()).then_some(1.0)));
+    Row { labels: track.labels.clone(), values }
+}
+
+/// How many samples all windows hold together.
+pub(super) fn visits(track: &Track, ends: &[Timestamp], range: Millis) -> u64 {
+    let mut total: u64 = 0;
+    each_window(&track.samples, ends, range, |_, samples, _| {
+        total = total.saturating_add(u64::try_from(samples.len()).unwrap_or(u64::MAX));
+    });
+    total
+}
+
+/// Calls `visit` with step, samples and end of each window. The ends never go back, so that the window's bounds only move on.
+fn each_window(
+    samples: &[Sample],
+    ends: &[Timestamp],
+    range: Millis,
+    mut visit: impl FnMut(usize, &[Sample], Timestamp),
+) {
+    let (mut from, mut to) = (0, 0);
+    for (step, end) in ends.iter().enumerate() {
+        while to < samples.len() && samples[to].at <= *end {
+            to += 1;
+        }
+        while from < to && samples[from].at <= *end - range {
+            from += 1;
+        }
+        visit(step, &samples[from..to], *end);
+    }
+}
+
+fn check_parameters(moves: &Moves, warnings: &mut BTreeSet<String>, is_empty: bool) -> Result<(), QueryError> {
+    if is_empty {
+        return Ok(());
+    }
+    match moves.function {
+        RangeFunction::Quantile => moves.parameters[0].iter().for_each(|q| warn_of_quantile(*q, warnings)),
+        RangeFunction::Smoothing => {
+            for (name, values) in [("smoothing", &moves.parameters[0]), ("trend", &moves.parameters[1])] {
+                if let Some(wrong) = values.iter().find(|factor| !(0.0 < **factor && **factor < 1.0)) {
+                    let symbol = if name == "smoothing" { "sf" } else { "tf" };
+                    let message = format!("invalid {name} factor. Expected: 0 < {symbol} < 1, got: {wrong:.6}");
+                    return Err(QueryError::Execution(message));
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn inform_of_non_counter(name: &str, infos: &mut BTreeSet<String>) {
+    let is_counter = ["_total", "_sum", "_count", "_bucket"].iter().any(|suffix| name.ends_with(suffix));
+    if !name.is_empty() && !is_counter {
+        infos.insert(format!(
+            "PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {name:?}"
+        ));
+    }
+}
+
+/// The value of a function for one window with at least one sample.
+fn apply(function: RangeFunction, window: &Window<'_>, parameter: impl Fn(usize) -> f64) -> Option<f64> {
+    use RangeFunction as F;
+    let samples = window.samples;
+    let (first, last) = (samples.first()?, samples.last()?);
+    let values = || samples.iter().map(|sample| sample.value);
+    Some(match function {
+        F::Rate => extrapolated(window, Growth::Counter, (window.end - window.start).as_secs_f64())?,
+        F::Increase => extrapolated(window, Growth::Counter, 1.0)?,
+        F::Delta => extrapolated(window, Growth::Gauge, 1.0)?,
+        F::Irate => last_two(samples, Growth::Counter)?,
+        F::Idelta => last_two(samples, Growth::Gauge)?,
+        F::Deriv if samples.len() > 1 => numbers::regression(samples, first.at).0,
+        F::PredictLinear if samples.len() > 1 => {
+            let (slope, now) = numbers::regression(samples, window.at);
+            slope * parameter(0) + now
+        }
+        F::Deriv | F::PredictLinear => return None,
+        F::Smoothing => smoothed(samples, parameter(0), parameter(1))?,
+        F::Changes => count_pairs(samples, |a, b| !(numbers::same(a, b) || a.is_nan() && b.is_nan())),
+        F::Resets => count_pairs(samples, |a, b| b < a),
+        F::Avg => mean(samples),
+        F::Sum => samples[1..].iter().fold(Sum::of(first.value), |sum, sample| sum.plus(sample.value)).value(),
+        F::Min => extreme(samples, |a, b| a < b).value,
+        F::Max => extreme(samples, |a, b| a > b).value,
+        F::Count => samples.len() as f64,
+        F::First => first.value,
+        F::Last => last.value,
+        F::Present => 1.0,
+        F::Quantile => numbers::quantile(parameter(0), &mut values().collect::<Vec<_>>()),
+        F::Stddev => numbers::variance(values()).sqrt(),
+        F::Stdvar => numbers::variance(values()),
+        F::Mad => {
+            let median = numbers::quantile(0.5, &mut values().collect::<Vec<_>>());
+            numbers::quantile(0.5, &mut values().map(|value| (value - median).abs()).collect::<Vec<_>>())
+        }
+        F::TimeOfFirst => first.at.as_secs_f64(),
+        F::TimeOfLast => last.at.as_secs_f64(),
+        F::TimeOfMin => extreme(samples, |a, b| a <= b).at.as_secs_f64(),
+        F::TimeOfMax => extreme(samples, |a, b| a >= b).at.as_secs_f64(),
+    })
+}
+
+/// How a series grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Growth {
+    /// It only rises; a fall is a restart from zero.
+    Counter,
+    /// It rises and falls.
+    Gauge,
+}
+
+/// The growth over the window, extrapolated to its bounds as Prometheus does: as far as half an interval where samples end
+/// early, and for a counter no further back than where it was zero. It is divided by `length`.
+fn extrapolated(window: &Window<'_>, growth: Growth, length: f64) -> Option<f64> {
+    let samples = window.samples;
+    let (first, last) = (samples.first()?, samples.last()?);
+    if samples.len() < 2 {
+        return None;
+    }
+    let mut difference = last.value - first.value;
+    if growth == Growth::Counter {
+        for pair in samples.windows(2) {
+            if pair[1].value < pair[0].value {
+                difference += pair[0].value;
+            }
+        }
+    }
+    let sampled = (last.at - first.at).as_secs_f64();
+    let interval = sampled / (samples.len() - 1) as f64;
+    let threshold = interval * 1.1;
+    let mut to_start = (first.at - window.start).as_secs_f64();
+    let mut to_end = (window.end - last.at).as_secs_f64();
+    if to_start >= threshold {
+        to_start = interval / 2.0;
+    }
+    if growth == Growth::Counter && difference > 0.0 && first.value >= 0.0 {
+        to_start = to_start.min(sampled * (first.value / difference));
+    }
+    if to_end >= threshold {
+        to_end = interval / 2.0;
+    }
+    Some(difference * ((sampled + to_start + to_end) / sampled / length))
+}
+
+/// The growth between the last two samples; of a counter, a second.
+fn last_two(samples: &[Sample], growth: Growth) -> Option<f64> {
+    let [.., before, last] = samples else { return None };
+    if growth == Growth::Gauge {
+        return Some(last.value - before.value);
+    }
+    let difference = if last.value < before.value { last.value } else { last.value - before.value };
+    Some(difference / (last.at - before.at).as_secs_f64())
+}
+
+/// Double exponential smoothing: level and trend, each with its factor; the level at the last sample.
+fn smoothed(samples: &[Sample], level_factor: f64, trend_factor: f64) -> Option<f64> {
+    let [first, second, ..] = samples else { return None };
+    let (mut level, mut trend) = (first.value, second.value - first.value);
+    let mut level_before = 0.0;
+    for (index, sample) in samples[1..].iter().enumerate() {
+        if index > 0 {
+            trend = trend_factor * (level - level_before) + (1.0 - trend_factor) * trend;
+        }
+        level_before = level;
+        level = level_factor * sample.value + (1.0 - level_factor) * (level + trend);
+    }
+    Some(level)
+}
+
+fn count_pairs(samples: &[Sample], counts: impl Fn(f64, f64) -> bool) -> f64 {
+    samples.windows(2).filter(|pair| counts(pair[0].value, pair[1].value)).count() as f64
+}
+
+fn mean(samples: &[Sample]) -> f64 {
+    let mut mean = Mean::of(samples[0].value);
+    for sample in &samples[1..] {
+        mean.add(sample.value);
+    }
+    mean.value()
+}
+
+/// The most extreme sample; NaN only if there is nothing else.
+fn extreme(samples: &[Sample], beats: impl Fn(f64, f64) -> bool) -> Sample {
+    let mut best = samples[0];
+    for sample in &samples[1..] {
+        if beats(sample.value, best.value) || best.value.is_nan() {
+            best = *sample;
+        }
+    }
+    best
+}
