@@ -16,3 +16,4 @@ pub mod clock;
 pub mod ingest;
 pub mod store;
 pub mod query;
+pub mod forecast;
