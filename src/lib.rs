@@ -17,3 +17,4 @@ pub mod ingest;
 pub mod store;
 pub mod query;
 pub mod forecast;
+pub mod health;

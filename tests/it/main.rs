@@ -1,4 +1,5 @@
 //! All integration tests: one binary, one link.
 
+mod foresight_bench;
 mod proto;
 mod query_scripts;
