@@ -18,3 +18,4 @@ pub mod store;
 pub mod query;
 pub mod forecast;
 pub mod health;
+pub mod plan;

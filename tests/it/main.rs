@@ -3,3 +3,4 @@
 mod foresight_bench;
 mod proto;
 mod query_scripts;
+mod scenarios;

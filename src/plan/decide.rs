@@ -1,0 +1,424 @@
+//! The way of a plan, in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sha2::{Digest, Sha256};
+
+use super::evict::Victims;
+use super::gates::{self, Breaker, Carry, Refusal, Streak};
+use super::ladder::Choice;
+use super::ledger::{Experience, Past};
+use super::policy::Matcher;
+use super::room::Room;
+use super::words::{count, percent, span};
+use super::{Action, ActionKind, ActuationTimes, Declined, Mode, Plan, PlanInput, Policy, Reason, Target, Workload};
+use crate::health::{Assessment, Standing};
+use crate::model::{ComponentId, Millis, Timestamp};
+
+/// What an earlier action promised may not show in the capacity yet; it is reserved for so long.
+const SHOWS_AFTER: Millis = Millis(15 * Millis::MINUTE.0);
+
+/// Makes the plan.
+pub fn plan(input: &PlanInput) -> Plan {
+    let mut planner = Planner::new(input);
+    planner.judge_earlier_actions();
+    planner.count_what_is_under_way();
+    planner.reserve_what_is_under_way();
+    let candidates = std::mem::take(&mut planner.candidates);
+    let mut order: Vec<&Candidate<'_>> = candidates.iter().collect();
+    // A stable sort: by expected loss among those of one mode. What is only written down takes nothing from what is done.
+    order.sort_by_key(|candidate| std::cmp::Reverse(planner.mode(planner.policy(candidate))));
+    for candidate in order {
+        planner.decide(candidate);
+    }
+    planner.plan.declined.sort_by_key(|(rank, _)| *rank);
+    planner.give_back(&candidates);
+    planner.finish(&candidates)
+}
+
+/// A component that some policy is for.
+#[derive(Debug)]
+pub(super) struct Candidate<'a> {
+    pub(super) key: String,
+    pub(super) assessment: &'a Assessment,
+    /// Index of the first policy that matches.
+    pub(super) policy: usize,
+    /// Absent while nothing may be said.
+    pub(super) probability: Option<f64>,
+    rank: usize,
+}
+
+impl Candidate<'_> {
+    /// What acting is decided on: nothing is as good as zero.
+    pub(super) fn probability_low(&self) -> f64 {
+        self.assessment.probability_low.filter(|p| p.is_finite()).unwrap_or(0.0)
+    }
+}
+
+/// A plan in the making.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub(super) actions: Vec<Action>,
+    pub(super) declined: Vec<(usize, Declined)>,
+    pub(super) waiting: Vec<Action>,
+    pub(super) verdicts: Vec<super::Verdict>,
+    pub(super) extended: Vec<super::Extension>,
+    pub(super) disowned: Vec<String>,
+    pub(super) carry: Carry,
+}
+
+/// All that is looked at while a plan is made.
+#[derive(Debug)]
+pub(super) struct Planner<'a> {
+    pub(super) input: &'a PlanInput,
+    pub(super) now: Timestamp,
+    /// By expected loss, then time to breach, then name.
+    candidates: Vec<Candidate<'a>>,
+    /// All assessments by component.
+    pub(super) assessed: BTreeMap<String, &'a Assessment>,
+    pub(super) workloads: BTreeMap<String, &'a Workload>,
+    pub(super) past: Past<'a>,
+    pub(super) experience: Experience,
+    pub(super) times: ActuationTimes,
+    /// The gate that stops everything, if one does.
+    pub(super) shut: Option<Refusal>,
+    pub(super) streaks: BTreeMap<String, Streak>,
+    pub(super) breakers: BTreeMap<String, Breaker>,
+    pub(super) room: Room,
+    pub(super) victims: Victims<'a>,
+    /// Per policy: how many components it is for.
+    pub(super) groups: Vec<usize>,
+    /// Per policy: actions that count in its budget.
+    pub(super) spent: Vec<usize>,
+    /// Per policy: components under action.
+    pub(super) open: Vec<usize>,
+    /// Components that this plan gives to or takes from.
+    pub(super) touched: BTreeSet<String>,
+    pub(super) plan: Draft,
+}
+
+impl<'a> Planner<'a> {
+    fn new(input: &'a PlanInput) -> Planner<'a> {
+        let assessed = by_component(&input.assessments);
+        let in_order: Vec<&Assessment> = assessed.values().copied().collect();
+        let candidates = candidates(input, &assessed);
+        let nodes_at_risk = in_order.iter().filter(|a| a.component.kind == "node" && gates::is_at_risk(a));
+        let nodes_at_risk: BTreeSet<&str> = nodes_at_risk.map(|node| name_of(node)).collect();
+        let room = Room::of(&input.capacity, &nodes_at_risk);
+        let past = Past::of(&input.ledger);
+        let worth =
+            assessed.iter().map(|(key, a)| (key.as_str(), (finite(a.expected_loss), finite(a.impact)))).collect();
+        let victims = Victims::of(&input.capacity, &room, &worth, &busy(&past, input.now));
+        let mut groups = vec![0; input.policies.len()];
+        let mut streaks = BTreeMap::new();
+        for candidate in &candidates {
+            groups[candidate.policy] += 1;
+            let last = input.carry.streaks.get(&candidate.key).cloned().unwrap_or_default();
+            let next = last.next(&input.policies[candidate.policy], candidate.probability);
+            streaks.insert(candidate.key.clone(), next);
+        }
+        let workloads = input.capacity.workloads.iter().map(|w| (w.component.to_string(), w)).collect();
+        let none = vec![0; input.policies.len()];
+        Planner {
+            now: input.now,
+            shut: gates::shut(&input.gates, input.carry.at, input.now),
+            breakers: gates::next_breakers(&input.carry.breakers, &in_order, &input.gates, input.now),
+            plan: Draft { carry: carry_over(input), ..Draft::default() },
+            experience: Experience::of(&past),
+            times: ActuationTimes::of(&input.ledger),
+            spent: none.clone(),
+            open: none,
+            touched: BTreeSet::new(),
+            candidates,
+            assessed,
+            workloads,
+            past,
+            streaks,
+            room,
+            victims,
+            groups,
+            input,
+        }
+    }
+
+    pub(super) fn policy(&self, candidate: &Candidate<'_>) -> &'a Policy {
+        &self.input.policies[candidate.policy]
+    }
+
+    /// How far a policy may go: its own mode up to the global one.
+    pub(super) fn mode(&self, policy: &Policy) -> Mode {
+        policy.mode.min(self.input.gates.mode)
+    }
+
+    fn count_what_is_under_way(&mut self) {
+        for (index, policy) in self.input.policies.iter().enumerate() {
+            self.spent[index] = self.past.all().filter(|past| self.counts_in_budget(past, policy)).count();
+            let open = self.past.all().filter(|past| self.is_open(past, policy));
+            self.open[index] = open.map(|past| &past.action.target.component).collect::<BTreeSet<_>>().len();
+        }
+    }
+
+    /// Sets aside what earlier actions promised and the capacity does not show yet.
+    fn reserve_what_is_under_way(&mut self) {
+        let recent = |at: Option<Timestamp>| at.is_some_and(|at| self.now - at < SHOWS_AFTER);
+        let promised: Vec<_> = self.past.all().filter(|past| past.is_act()).collect();
+        for past in promised {
+            let pending = past.is_under_way(self.now) || (past.is_in_force() && recent(past.settled_at));
+            if !pending || past.action.kind == ActionKind::Evict {
+                continue;
+            }
+            let key = past.action.target.component.to_string();
+            let Some(workload) = self.workloads.get(&key) else { continue };
+            let missing = super::ladder::missing(&past.action.change, workload);
+            let constraints = super::Constraints::default();
+            let placed = missing.and_then(|change| self.demand(&change, workload, &constraints).ok().flatten());
+            if let Some((site, demand)) = placed {
+                self.room.reserve(&site, &demand);
+            }
+        }
+    }
+
+    fn decide(&mut self, candidate: &Candidate<'a>) {
+        let Some(entry) = self.entry(candidate) else { return };
+        match entry.and_then(|()| self.admit(candidate)).and_then(|()| self.choose(candidate)) {
+            Ok(choice) => self.commit(candidate, choice),
+            Err(refusal) => self.decline(candidate, refusal),
+        }
+    }
+
+    /// Whether a component has entered; nothing where it is not worth a word.
+    fn entry(&self, candidate: &Candidate<'_>) -> Option<Result<(), Refusal>> {
+        let policy = self.policy(candidate);
+        let streak = &self.streaks[&candidate.key];
+        let Some(probability) = candidate.probability else {
+            return streak.entered.then(|| Err(self.blind(candidate.assessment)));
+        };
+        if probability < policy.exit_below && !streak.entered {
+            return None;
+        }
+        let offered = self.input.carry.waiting.contains_key(&candidate.key);
+        if streak.entered && (probability >= policy.enter_above || (offered && probability >= policy.exit_below)) {
+            return Some(Ok(()));
+        }
+        let (level, cycles) = (percent(policy.enter_above), policy.enter_cycles);
+        let p = percent(probability);
+        let detail = if probability >= policy.enter_above {
+            format!("P {p} has been at or above the entry level {level} for {} of {cycles} cycles", streak.above)
+        } else if streak.below > 0 {
+            format!(
+                "P {p} is below the exit level for {} of {}",
+                streak.below,
+                count(policy.exit_cycles.into(), "cycle")
+            )
+        } else {
+            format!("P {p} is below the entry level {level}")
+        };
+        let when = format!("P is at or above {level} for {}", count(cycles.into(), "consecutive cycle"));
+        Some(Err(Refusal::new(Reason::BelowEntry, detail, when)))
+    }
+
+    /// Why nothing is known of a component that had entered.
+    fn blind(&self, assessment: &Assessment) -> Refusal {
+        if assessment.standing == Standing::Learning {
+            let history = assessment.signals.iter().map(|signal| signal.foresight.history).max().unwrap_or_default();
+            let detail = format!("too little history since its regime changed: {} seen", span(history));
+            return Refusal::new(Reason::Learning, detail, "enough history has been seen");
+        }
+        let ages = assessment.signals.iter().filter_map(|signal| signal.foresight.age);
+        let age = ages.max().unwrap_or(Millis::ZERO).max(self.now - assessment.at);
+        let detail = format!("it was at risk and its data is {} old, which is neither health nor failure", span(age));
+        Refusal::new(Reason::Stale, detail, "its data is fresh again")
+    }
+
+    pub(super) fn decline(&mut self, candidate: &Candidate<'_>, refusal: Refusal) {
+        let declined = Declined {
+            component: candidate.assessment.component.clone(),
+            policy: self.policy(candidate).name.clone(),
+            action: refusal.action,
+            reason: refusal.reason,
+            detail: refusal.detail,
+            released_when: refusal.released_when,
+        };
+        self.plan.declined.push((candidate.rank, declined));
+    }
+
+    /// Takes a choice into the plan: carried out, written down, or offered to a person.
+    fn commit(&mut self, candidate: &Candidate<'a>, choice: Choice) {
+        let policy = self.policy(candidate);
+        let kind = policy.ladder[choice.rung].action;
+        let offered = self.input.carry.waiting.get(&candidate.key);
+        let mut actions = self.actions(candidate, &choice);
+        if let Some(offered) = offered.filter(|offered| same_proposal(offered, &actions)) {
+            actions.clone_from(offered);
+        }
+        self.book(candidate, &choice, actions.len());
+        let id = actions[actions.len() - 1].id.clone();
+        self.plan.carry.waiting.remove(&candidate.key);
+        match self.mode(policy) {
+            Mode::Observe => {
+                actions.iter_mut().for_each(|action| action.dry_run = true);
+                let detail = format!("observe mode: written down as {id} and not done; {}", choice.arithmetic);
+                self.decline(candidate, Refusal::new(Reason::Observe, detail, "the mode is approve or act").of(kind));
+                self.plan.actions.append(&mut actions);
+            }
+            Mode::Approve if !self.input.gates.approved.contains(&id) => {
+                let detail = format!("{id} waits for a person; {}", choice.arithmetic);
+                let when = format!("a person approves {id}");
+                self.decline(candidate, Refusal::new(Reason::Approval, detail, when).of(kind));
+                self.plan.carry.waiting.insert(candidate.key.clone(), actions.clone());
+                self.plan.waiting.append(&mut actions);
+            }
+            Mode::Approve | Mode::Act => {
+                for action in &mut actions {
+                    // The time a person took is not part of how long the action takes.
+                    action.decided_at = self.now;
+                    action.expires_at = action.expires_at.map(|_| self.now + policy.expires_after);
+                }
+                self.plan.actions.append(&mut actions);
+            }
+        }
+    }
+
+    /// Books a choice: capacity, budget, blast radius, and who was touched.
+    fn book(&mut self, candidate: &Candidate<'_>, choice: &Choice, actions: usize) {
+        if let Some((site, _)) = choice.placed.first() {
+            let freed = self.victims.freed(&choice.taken);
+            self.room.release(site, &freed);
+        }
+        for (site, demand) in &choice.placed {
+            self.room.reserve(site, demand);
+        }
+        self.room.close(&choice.closes);
+        let victims: BTreeSet<usize> = choice.taken.iter().map(|one| one.victim).collect();
+        for victim in victims {
+            self.victims.all[victim].touched = true;
+            self.touched.insert(self.victims.all[victim].key.clone());
+        }
+        self.victims.touch(&candidate.key);
+        self.touched.insert(candidate.key.clone());
+        self.spent[candidate.policy] += actions;
+        self.open[candidate.policy] += 1;
+    }
+
+    fn finish(mut self, candidates: &[Candidate<'_>]) -> Plan {
+        let usage = self.usage();
+        let mut carry = self.plan.carry;
+        carry.at = Some(self.now);
+        carry.breakers = self.breakers;
+        let entered: BTreeSet<&str> = candidates
+            .iter()
+            .map(|candidate| candidate.key.as_str())
+            .filter(|key| self.streaks.get(*key).is_some_and(|streak| streak.entered))
+            .collect();
+        carry.waiting.retain(|key, _| entered.contains(key.as_str()));
+        let under_action: BTreeSet<String> = self
+            .past
+            .all()
+            .filter(|past| past.is_in_force() || past.is_under_way(self.now))
+            .map(|past| past.action.target.component.to_string())
+            .collect();
+        self.streaks.retain(|key, streak| streak.entered || streak.above > 0 || under_action.contains(key));
+        carry.streaks = self.streaks;
+        Plan {
+            at: self.now,
+            actions: self.plan.actions,
+            declined: self.plan.declined.into_iter().map(|(_, declined)| declined).collect(),
+            waiting: self.plan.waiting,
+            verdicts: self.plan.verdicts,
+            extended: self.plan.extended,
+            disowned: self.plan.disowned,
+            usage,
+            carry,
+        }
+    }
+}
+
+/// A short name for an action, the same wherever the same is decided at the same time.
+pub(super) fn action_id(
+    policy: &str,
+    component: &ComponentId,
+    kind: ActionKind,
+    at: Timestamp,
+    undoes: Option<&str>,
+) -> String {
+    let mut hash = Sha256::new();
+    // Lengths before texts: no two different sets of parts make the same bytes.
+    for part in [policy, &component.to_string(), &format!("{kind:?}"), &at.0.to_string(), undoes.unwrap_or("")] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The object that a component names: from its assessment, else from its labels.
+pub(super) fn target(component: &ComponentId, assessment: Option<&Assessment>) -> Target {
+    let label = |name: &str| component.label(name).unwrap_or("").to_owned();
+    let last = component.labels.last().map(|(_, value)| value.clone()).unwrap_or_default();
+    let (namespace, name) = match assessment {
+        Some(assessment) => (assessment.target_namespace.clone(), assessment.target_name.clone()),
+        None => (label("namespace"), component.label(&component.kind).map_or(last, str::to_owned)),
+    };
+    Target { component: component.clone(), namespace, name }
+}
+
+/// Whether what was offered to a person is still what would be done.
+fn same_proposal(offered: &[Action], wanted: &[Action]) -> bool {
+    let same = |a: &Action, b: &Action| {
+        a.target == b.target && a.change == b.change && a.actuator == b.actuator && a.rung == b.rung
+    };
+    offered.len() == wanted.len() && offered.iter().zip(wanted).all(|(a, b)| same(a, b))
+}
+
+fn finite(number: f64) -> f64 {
+    if number.is_finite() { number } else { 0.0 }
+}
+
+/// Assessments by component; of two for one component the one with the larger loss counts.
+fn by_component(assessments: &[Assessment]) -> BTreeMap<String, &Assessment> {
+    let mut sorted: Vec<&Assessment> = assessments.iter().collect();
+    sorted.sort_by(|a, b| finite(a.expected_loss).total_cmp(&finite(b.expected_loss)).then(a.at.cmp(&b.at)));
+    sorted.into_iter().map(|assessment| (assessment.component.to_string(), assessment)).collect()
+}
+
+fn candidates<'a>(input: &'a PlanInput, assessed: &BTreeMap<String, &'a Assessment>) -> Vec<Candidate<'a>> {
+    let matchers: Vec<Matcher<'_>> = input.policies.iter().map(|policy| Matcher::new(&policy.selector)).collect();
+    let mut candidates: Vec<Candidate<'a>> = Vec::new();
+    for (key, assessment) in assessed {
+        let Some(policy) = matchers.iter().position(|matcher| matcher.matches(assessment)) else { continue };
+        let probability = gates::fresh_probability(assessment, &input.gates, input.now);
+        candidates.push(Candidate { key: key.clone(), assessment, policy, probability, rank: 0 });
+    }
+    let eta = |candidate: &Candidate<'_>| candidate.assessment.eta.q10.unwrap_or(Millis(i64::MAX));
+    candidates.sort_by(|a, b| {
+        finite(b.assessment.expected_loss)
+            .total_cmp(&finite(a.assessment.expected_loss))
+            .then(eta(a).cmp(&eta(b)))
+            .then_with(|| a.key.cmp(&b.key))
+    });
+    candidates.iter_mut().enumerate().for_each(|(rank, candidate)| candidate.rank = rank);
+    candidates
+}
+
+/// The node that a component of kind `node` is.
+fn name_of(node: &Assessment) -> &str {
+    if node.target_name.is_empty() { node.component.label("node").unwrap_or("") } else { &node.target_name }
+}
+
+/// Components that we changed just now or are changing: nothing is taken from them.
+fn busy(past: &Past<'_>, now: Timestamp) -> BTreeSet<String> {
+    let is_busy = |key: &str| {
+        past.last_touch(key)
+            .is_some_and(|last| last.is_under_way(now) || now - last.action.decided_at < super::limits::OPPOSITE)
+    };
+    past.by_component.keys().filter(|key| is_busy(key)).cloned().collect()
+}
+
+/// What goes on from the last plan: offers, and which latches a person released.
+fn carry_over(input: &PlanInput) -> Carry {
+    let mut unlatched = input.carry.unlatched.clone();
+    for released in &input.gates.released {
+        unlatched.insert(released.clone(), input.now);
+    }
+    unlatched.retain(|component, at| component.contains('/') && input.now - *at < super::limits::LATCH);
+    Carry { unlatched, waiting: input.carry.waiting.clone(), ..Carry::default() }
+}

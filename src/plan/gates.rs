@@ -1,0 +1,235 @@
+//! What stands before any single decision: hysteresis, the breaker, and the gates for the whole of forestall.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::words::{count, percent, span};
+use super::{Action, ActionKind, Mode, Policy, Reason};
+use crate::health::{Assessment, Standing};
+use crate::model::{Millis, Timestamp};
+
+/// So many components of a kind may be at risk at once, or …
+const AT_RISK_MAX: usize = 3;
+/// … so large a share of them, before the breaker opens.
+const AT_RISK_SHARE_MAX: f64 = 0.4;
+/// So long it must have been calm before the breaker closes.
+const CALM: Millis = Millis(15 * Millis::MINUTE.0);
+/// A plan later than so many intervals after the last one means that the clock jumped or that we stood still.
+const JUMP_INTERVALS: i64 = 10;
+
+/// What one plan hands to the next.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Carry {
+    /// When this plan was made.
+    #[serde(default)]
+    pub at: Option<Timestamp>,
+    /// Component → how it stands to its policy's levels. Only those that are in, on the way in or out, or under an action.
+    pub streaks: BTreeMap<String, Streak>,
+    /// Kind → its breaker, where it is open or was released by a person.
+    #[serde(default)]
+    pub breakers: BTreeMap<String, Breaker>,
+    /// Component → when a person released its latch; what was ineffective before that no longer counts.
+    #[serde(default)]
+    pub unlatched: BTreeMap<String, Timestamp>,
+    /// Component → the actions proposed for it that wait for a person, the main one last.
+    #[serde(default)]
+    pub waiting: BTreeMap<String, Vec<Action>>,
+}
+
+/// How a component stands to its policy's entry and exit levels.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streak {
+    /// The policy.
+    pub policy: String,
+    /// For how many consecutive cycles it has been at or above the entry level.
+    pub above: u32,
+    /// For how many consecutive cycles it has been below the exit level.
+    pub below: u32,
+    /// Whether it has entered and not left since.
+    pub entered: bool,
+}
+
+/// The breaker of a kind: open while too much of it is at risk at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breaker {
+    /// When it opened.
+    pub opened_at: Timestamp,
+    /// When too much was at risk the last time.
+    pub last_above: Timestamp,
+    /// A person released it: it stays closed until it has been calm once.
+    pub released: bool,
+    /// How many are at risk.
+    pub at_risk: usize,
+    /// Out of so many.
+    pub of: usize,
+}
+
+/// Gates that stand for the whole of forestall.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Gates {
+    /// The ceiling over all policies' modes.
+    pub mode: Mode,
+    /// Until when nothing is done after a start.
+    pub hold_until: Option<Timestamp>,
+    /// A person paused it.
+    pub paused: bool,
+    /// The journal can be written.
+    pub journal_ok: bool,
+    /// Another replica leads.
+    #[serde(default)]
+    pub follower: bool,
+    /// How long after one plan the next is expected; zero where nobody says.
+    #[serde(default)]
+    pub interval: Millis,
+    /// What a person released: kinds (their breaker) and components as they are written (their latch). Once a plan has
+    /// seen a name it is in [`Carry`] and can be taken out here.
+    #[serde(default)]
+    pub released: BTreeSet<String>,
+    /// Ids of waiting actions that a person approved: of the main one, which takes along those that make room for it.
+    /// An id stays until it is among a plan's actions, or no longer in [`Carry::waiting`].
+    #[serde(default)]
+    pub approved: BTreeSet<String>,
+}
+
+/// Why something is not done, before it is known for what.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Refusal {
+    pub(super) reason: Reason,
+    pub(super) action: Option<ActionKind>,
+    pub(super) detail: String,
+    pub(super) released_when: String,
+}
+
+impl Refusal {
+    pub(super) fn new(reason: Reason, detail: impl Into<String>, released_when: impl Into<String>) -> Refusal {
+        Refusal { reason, action: None, detail: detail.into(), released_when: released_when.into() }
+    }
+
+    /// The same, of an action of this kind.
+    pub(super) fn of(self, action: ActionKind) -> Refusal {
+        Refusal { action: Some(action), ..self }
+    }
+}
+
+/// The gate that stops everything at this moment, if one does.
+pub(super) fn shut(gates: &Gates, last: Option<Timestamp>, now: Timestamp) -> Option<Refusal> {
+    if !gates.journal_ok {
+        let detail = "the journal cannot be written, and what is not written down is not done";
+        return Some(Refusal::new(Reason::Journal, detail, "the journal can be written again"));
+    }
+    if gates.paused {
+        return Some(Refusal::new(Reason::Paused, "a person paused forestall", "the pause is lifted or runs out"));
+    }
+    if gates.follower {
+        return Some(Refusal::new(Reason::NotLeader, "another replica leads", "this replica leads"));
+    }
+    if let Some(until) = gates.hold_until.filter(|until| now < *until) {
+        let detail = format!("forestall has just started; nothing is done for another {}", span(until - now));
+        return Some(Refusal::new(Reason::StartHold, detail, format!("the hold ends at {until}")));
+    }
+    let passed = now - last?;
+    let jumped = passed < Millis::ZERO || (gates.interval > Millis::ZERO && passed > gates.interval * JUMP_INTERVALS);
+    jumped.then(|| {
+        let direction = if passed < Millis::ZERO { "back" } else { "ahead" };
+        let size = span(Millis(passed.0.saturating_abs()));
+        let detail =
+            format!("the clock went {direction} by {size} since the last plan; one interval passes without acting");
+        Refusal::new(Reason::StartHold, detail, "the next plan")
+    })
+}
+
+/// The probability that hysteresis counts with: absent while nothing may be said or what was said is old.
+pub(super) fn fresh_probability(assessment: &Assessment, gates: &Gates, now: Timestamp) -> Option<f64> {
+    let old = gates.interval > Millis::ZERO && now - assessment.at > gates.interval * 2;
+    let known = !matches!(assessment.standing, Standing::Unknown | Standing::Learning);
+    assessment.probability.filter(|p| known && !old && p.is_finite())
+}
+
+/// Whether an assessment counts as at risk: for the breaker and for nodes that get nothing.
+pub(super) fn is_at_risk(assessment: &Assessment) -> bool {
+    matches!(assessment.standing, Standing::AtRisk | Standing::Failing)
+}
+
+impl Streak {
+    /// The streak after one more cycle. Without a probability nothing is consecutive, but what has entered stays in.
+    pub(super) fn next(&self, policy: &Policy, probability: Option<f64>) -> Streak {
+        let mut next = if self.policy == policy.name { self.clone() } else { Streak::default() };
+        next.policy.clone_from(&policy.name);
+        let above = probability.is_some_and(|p| p >= policy.enter_above);
+        let below = probability.is_some_and(|p| p < policy.exit_below);
+        next.above = if above { next.above.saturating_add(1) } else { 0 };
+        next.below = if below { next.below.saturating_add(1) } else { 0 };
+        if above && next.above >= policy.enter_cycles {
+            next.entered = true;
+        } else if below && next.below >= policy.exit_cycles {
+            next.entered = false;
+        }
+        next
+    }
+
+    /// Whether it has been below the exit level for long enough, entered or not.
+    pub(super) fn is_calm(&self, policy: &Policy) -> bool {
+        self.below >= policy.exit_cycles.max(1)
+    }
+}
+
+/// The breakers after one more cycle: open where more than max(3, 40 %) of a kind is at risk at once, until that has not
+/// been so for 15 minutes or a person releases it.
+pub(super) fn next_breakers(
+    last: &BTreeMap<String, Breaker>,
+    assessments: &[&Assessment],
+    gates: &Gates,
+    now: Timestamp,
+) -> BTreeMap<String, Breaker> {
+    let mut kinds: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for assessment in assessments {
+        let (at_risk, of) = kinds.entry(&assessment.component.kind).or_default();
+        *at_risk += usize::from(is_at_risk(assessment));
+        *of += 1;
+    }
+    for kind in last.keys() {
+        kinds.entry(kind).or_default();
+    }
+    let mut next = BTreeMap::new();
+    for (kind, (at_risk, of)) in kinds {
+        let too_many = at_risk > AT_RISK_MAX && at_risk as f64 > AT_RISK_SHARE_MAX * of as f64;
+        let before = last.get(kind);
+        let Some(mut breaker) = before
+            .cloned()
+            .or_else(|| too_many.then_some(Breaker { opened_at: now, last_above: now, released: false, at_risk, of }))
+        else {
+            continue;
+        };
+        (breaker.at_risk, breaker.of) = (at_risk, of);
+        breaker.released |= gates.released.contains(kind);
+        if too_many {
+            breaker.last_above = now;
+        }
+        // A clock that went back must not close it early, nor keep it open for long.
+        breaker.last_above = breaker.last_above.min(now);
+        if now - breaker.last_above < CALM {
+            next.insert(kind.to_owned(), breaker);
+        }
+    }
+    next
+}
+
+/// What an open breaker says to a component of its kind.
+pub(super) fn broken(breakers: &BTreeMap<String, Breaker>, kind: &str, now: Timestamp) -> Option<Refusal> {
+    let breaker = breakers.get(kind).filter(|breaker| !breaker.released)?;
+    let left = CALM - (now - breaker.last_above);
+    let calm_for = match now - breaker.last_above {
+        Millis::ZERO => "now".to_owned(),
+        calm => format!("now, and it has been fewer for {}", span(calm)),
+    };
+    let detail = format!(
+        "more than {AT_RISK_MAX} and more than {} at risk at once is a mass anomaly, so nothing is done: {} of {} ({}) are {calm_for}",
+        percent(AT_RISK_SHARE_MAX),
+        breaker.at_risk,
+        count(breaker.of as u64, kind),
+        percent(breaker.at_risk as f64 / breaker.of.max(1) as f64),
+    );
+    let released_when = format!("it has been calm for another {}, or a person releases it", span(left));
+    Some(Refusal::new(Reason::Breaker, detail, released_when))
+}
