@@ -19,3 +19,4 @@ pub mod query;
 pub mod forecast;
 pub mod health;
 pub mod plan;
+pub mod act;

@@ -1,0 +1,289 @@
+//! Calls to fixed addresses: bounded in time and size, no redirects, no proxy, no address that must not be called.
+
+use std::error::Error as _;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Once};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+
+use super::sign::read_secret;
+use super::{ActError, BuildError};
+use crate::model::{Millis, Timestamp};
+
+/// No more of an answer is read.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// No more of somebody else's words is kept.
+const WORDS_CHARS_MAX: usize = 300;
+
+/// Calls one configured target.
+#[derive(Debug, Clone)]
+pub(crate) struct ApiClient {
+    client: Client,
+    url: Url,
+    /// The target in messages: its configured name and its host; a path or query may hold a secret.
+    target: String,
+    timeout: Millis,
+}
+
+impl ApiClient {
+    /// A client for `url`, called `name` in messages.
+    pub(crate) fn new(name: &str, url: &str, timeout: Millis, allow_local: bool) -> Result<ApiClient, BuildError> {
+        let wrong = |reason: String| BuildError { name: name.to_owned(), reason };
+        let url = check_url(url, allow_local).map_err(wrong)?;
+        if timeout <= Millis::ZERO {
+            return Err(wrong(format!("a timeout of {timeout} leaves no time for an answer")));
+        }
+        static RING: Once = Once::new();
+        // It fails where another part of the process has chosen a provider already; that one serves as well.
+        RING.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+        let mut builder = Client::builder()
+            .user_agent(concat!("forestall/", env!("CARGO_PKG_VERSION")))
+            .timeout(timeout.to_std())
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .pool_max_idle_per_host(2)
+            .dns_resolver(Arc::new(GuardedResolver { allow_local }));
+        if url.scheme() == "http" {
+            // Plain HTTP must work on a machine without any certificates.
+            builder = builder.tls_certs_only([]);
+        }
+        let client = builder.build().map_err(|error| wrong(words_of(error)))?;
+        let target = format!("{name} ({})", url.host_str().unwrap_or("no host"));
+        Ok(ApiClient { client, url, target, timeout })
+    }
+
+    /// Who is called, in messages.
+    pub(crate) fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// A request to the configured address itself.
+    pub(crate) fn request(&self, method: Method) -> RequestBuilder {
+        self.client.request(method, self.url.clone())
+    }
+
+    /// A request to another address that has passed [`check_url`].
+    pub(crate) fn request_to(&self, method: Method, url: Url) -> RequestBuilder {
+        self.client.request(method, url)
+    }
+
+    /// The same request with the bearer token of a file, where there is one.
+    pub(crate) async fn with_token(
+        &self,
+        request: RequestBuilder,
+        file: Option<&Path>,
+    ) -> Result<RequestBuilder, ActError> {
+        let Some(file) = file else { return Ok(request) };
+        let token = read_secret(file).await.map_err(|error| self.unavailable(error.to_string()))?;
+        Ok(request.bearer_auth(token))
+    }
+
+    /// Sends, and gives back the first 64 KiB of a 2xx answer's body.
+    pub(crate) async fn send(&self, request: RequestBuilder, now: Timestamp) -> Result<Vec<u8>, ActError> {
+        let mut response = request.send().await.map_err(|error| self.broken(error))?;
+        let status = response.status();
+        let retry_after =
+            response.headers().get("retry-after").and_then(|text| read_retry_after(text.to_str().ok()?, now));
+        let body = read_bounded(&mut response).await;
+        if status.is_success() {
+            // An answer that broke off may stand for anything: the same id makes another attempt harmless.
+            return body.map_err(|error| self.broken(error));
+        }
+        let words = cut(&String::from_utf8_lossy(&body.unwrap_or_default()), WORDS_CHARS_MAX);
+        let reason = match (status.is_redirection(), words.is_empty()) {
+            (true, _) => format!("{status}: redirects are not followed, configure the address it leads to"),
+            (false, true) => status.to_string(),
+            (false, false) => format!("{status}: {words}"),
+        };
+        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(ActError::Unavailable { target: self.target.clone(), reason, retry_after });
+        }
+        Err(self.refused(reason))
+    }
+
+    pub(crate) fn unavailable(&self, reason: String) -> ActError {
+        ActError::Unavailable { target: self.target.clone(), reason, retry_after: None }
+    }
+
+    pub(crate) fn refused(&self, reason: String) -> ActError {
+        ActError::Refused { target: self.target.clone(), reason }
+    }
+
+    fn broken(&self, error: reqwest::Error) -> ActError {
+        if error.is_timeout() {
+            return self.unavailable(format!("no answer within {}", self.timeout));
+        }
+        let mut source = error.source();
+        while let Some(cause) = source {
+            if let Some(forbidden) = cause.downcast_ref::<ForbiddenAddress>() {
+                return self.refused(forbidden.to_string());
+            }
+            source = cause.source();
+        }
+        if error.is_builder() { self.refused(words_of(error)) } else { self.unavailable(words_of(error)) }
+    }
+}
+
+/// An address that may be called: `http` or `https`, with a host that is not forbidden where it is an IP address
+/// (names are checked when they are resolved).
+pub(crate) fn check_url(text: &str, allow_local: bool) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("the address cannot be read: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("the address begins with `{}:`; http or https is wanted", url.scheme()));
+    }
+    let host = url.host_str().unwrap_or_default();
+    if let Ok(ip) = host.trim_matches(['[', ']']).parse()
+        && let Err(forbidden) = check_ip(ip, allow_local)
+    {
+        return Err(forbidden.to_string());
+    }
+    Ok(url)
+}
+
+/// Somebody else's words: no control characters, no white space at the ends, at most so many characters.
+pub(crate) fn cut(words: &str, chars_max: usize) -> String {
+    let clean = words.trim().chars().map(|c| if c.is_control() { ' ' } else { c });
+    clean.take(chars_max).collect::<String>().trim_end().to_owned()
+}
+
+/// What the library says, with its causes, without the address: it may hold a secret.
+fn words_of(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        words.push_str(": ");
+        words.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    cut(&words, WORDS_CHARS_MAX)
+}
+
+async fn read_bounded(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
+    let mut body = Vec::new();
+    while body.len() < ANSWER_BYTES_MAX
+        && let Some(chunk) = response.chunk().await?
+    {
+        body.extend_from_slice(&chunk[..chunk.len().min(ANSWER_BYTES_MAX - body.len())]);
+    }
+    Ok(body)
+}
+
+/// Seconds, or a date (RFC 9110, 10.2.3).
+fn read_retry_after(text: &str, now: Timestamp) -> Option<Millis> {
+    if let Ok(seconds) = text.trim().parse::<u32>() {
+        return Some(Millis::from_secs(i64::from(seconds)));
+    }
+    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok()?;
+    Some((Timestamp(at.as_millisecond()) - now).max(Millis::ZERO))
+}
+
+/// Resolves as the system does and leaves out what must not be called.
+#[derive(Debug)]
+struct GuardedResolver {
+    allow_local: bool,
+}
+
+impl Resolve for GuardedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let allow_local = self.allow_local;
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let mut forbidden = None;
+            let mut allowed: Vec<SocketAddr> = Vec::new();
+            for address in found {
+                match check_ip(address.ip(), allow_local) {
+                    Ok(()) => allowed.push(address),
+                    Err(error) => forbidden = Some(error),
+                }
+            }
+            match forbidden {
+                Some(error) if allowed.is_empty() => Err(error.into()),
+                _ => Ok(Box::new(allowed.into_iter()) as Addrs),
+            }
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+enum ForbiddenAddress {
+    #[error("{0} is a link-local address, which is never called")]
+    LinkLocal(IpAddr),
+    #[error("{0} is a loopback address, which is called only with `allow_local: true`")]
+    Loopback(IpAddr),
+}
+
+fn check_ip(ip: IpAddr, allow_local: bool) -> Result<(), ForbiddenAddress> {
+    // AWS's metadata service, which is link-local in all but its address.
+    const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    let ip = ip.to_canonical();
+    let link_local = match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6 == METADATA,
+    };
+    if link_local {
+        return Err(ForbiddenAddress::LinkLocal(ip));
+    }
+    // The unspecified address reaches this machine too.
+    if !allow_local && (ip.is_loopback() || ip.is_unspecified()) {
+        return Err(ForbiddenAddress::Loopback(ip));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_addresses_that_must_not_be_called() {
+        let cases = [
+            ("http://example.org/x", false, ""),
+            ("https://10.1.2.3:8443/x", false, ""),
+            ("http://127.0.0.1:1/", true, ""),
+            ("http://127.0.0.1:1/", false, "allow_local"),
+            ("http://127.1/", false, "allow_local"),
+            ("http://0x7f000001/", false, "allow_local"),
+            ("http://0.0.0.0/", false, "allow_local"),
+            ("http://[::1]/", false, "allow_local"),
+            ("http://[::ffff:127.0.0.1]/", false, "allow_local"),
+            ("http://169.254.169.254/latest", true, "link-local"),
+            ("http://[::ffff:169.254.169.254]/", true, "link-local"),
+            ("http://[fe80::1]/", true, "link-local"),
+            ("http://[fd00:ec2::254]/", true, "link-local"),
+            ("ftp://example.org/", true, "http or https"),
+            ("example.org", true, "cannot be read"),
+            ("http://", true, "cannot be read"),
+        ];
+        for (url, allow_local, wanted) in cases {
+            match check_url(url, allow_local) {
+                Ok(_) => assert_eq!(wanted, "", "{url} is refused"),
+                Err(reason) => assert!(!wanted.is_empty() && reason.contains(wanted), "{url}: {reason}"),
+            }
+        }
+    }
+
+    #[test]
+    fn reads_retry_after_as_seconds_and_as_date() {
+        let now = Timestamp::from_secs(784_111_700);
+        for (text, wanted) in [
+            ("120", Some(Millis::from_secs(120))),
+            (" 0 ", Some(Millis::ZERO)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(Millis::from_secs(77))),
+            ("Sat, 05 Nov 1994 08:49:37 GMT", Some(Millis::ZERO)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            assert_eq!(read_retry_after(text, now), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn keeps_foreign_words_short_and_on_one_line() {
+        assert_eq!(cut(" a\nb\u{7}c \n", 300), "a b c");
+        assert_eq!(cut("äöü", 2), "äö");
+    }
+}

@@ -1,0 +1,243 @@
+//! Carries a plan's actions out, and learns what came of them.
+//!
+//! An actuator makes one kind of change on one kind of target. The executor writes each intent to the journal before
+//! the first call and each attempt and outcome after it (`audit` hands it the means as a trait, since `act` stands
+//! above `audit`).
+//!
+//! Limits: an answer counts up to 64 KiB, its words in errors up to 300 characters; attempts, waits between them and
+//! waits for a confirmation are bounded by [`Patience`]. Redirects are never followed, link-local addresses never
+//! called. Nothing here decides: an action is sent as it stands in the plan, or not at all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Millis, Timestamp};
+use crate::plan::{Action, Outcome};
+
+mod dry_run;
+mod executor;
+mod http;
+mod sign;
+mod webhook;
+
+pub use dry_run::DryRunActuator;
+pub use executor::{CarriedOut, Done, Executor};
+pub use sign::Signer;
+pub use webhook::{WebhookActuator, WebhookBody, WebhookTarget, WebhookWhy};
+
+pub(crate) use executor::wait_before_retry;
+pub(crate) use http::{ApiClient, cut};
+
+/// A configured actuator.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ActuatorSettings {
+    /// The name that policies use.
+    pub name: String,
+    /// What it is.
+    pub kind: ActuatorKind,
+}
+
+/// The kinds of actuators.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ActuatorKind {
+    /// POSTs each action to a URL.
+    Webhook(WebhookSettings),
+    /// Writes each action down and does nothing.
+    DryRun,
+}
+
+/// How a webhook is called.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WebhookSettings {
+    /// Where actions are posted to.
+    pub url: String,
+    /// Files with the HMAC keys, the one to sign with first; more than one during a rotation.
+    pub hmac_secret_files: Vec<std::path::PathBuf>,
+    /// Where to ask whether an action has taken effect; `{id}` is replaced by the action's id.
+    pub status_url: Option<String>,
+    /// How long one call may take.
+    pub timeout: Millis,
+    /// How often a call is tried in all.
+    pub attempts_max: u32,
+    /// How long to wait for a confirmation.
+    pub confirm_within: Millis,
+    /// Whether loopback addresses may be called; link-local ones never are.
+    pub allow_local: bool,
+}
+
+/// Why an action did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    /// No answer in time, a broken connection, or a 5xx.
+    #[error("{target} did not answer: {reason}")]
+    Unavailable {
+        /// Who.
+        target: String,
+        /// What happened.
+        reason: String,
+        /// How long to wait before the next attempt, where the target says so.
+        retry_after: Option<Millis>,
+    },
+    /// A clear no.
+    #[error("{target} refused: {reason}")]
+    Refused {
+        /// Who.
+        target: String,
+        /// Its words, cut to a bounded length.
+        reason: String,
+    },
+    /// A mistake of ours inside an actuator.
+    #[error("the actuator {target} panicked: {reason}")]
+    Panicked {
+        /// Which one.
+        target: String,
+        /// Its last words.
+        reason: String,
+    },
+}
+
+impl ActError {
+    /// Whether the same request may work later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, ActError::Unavailable { .. })
+    }
+
+    /// How long to wait before the next attempt, where the target says so.
+    pub fn retry_after(&self) -> Option<Millis> {
+        match self {
+            ActError::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// What an actuator or a sink was configured with cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name}: {reason}")]
+pub struct BuildError {
+    /// Which one.
+    pub name: String,
+    /// What is wrong, and what would be right.
+    pub reason: String,
+}
+
+/// How a target took an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acceptance {
+    /// It will see to it.
+    Accepted,
+    /// It has taken effect already.
+    Done,
+    /// It was so before.
+    Unchanged,
+}
+
+/// How long an actuator may be tried and waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// How often a call is tried in all; at least once.
+    pub attempts_max: u32,
+    /// How long to wait for a confirmation.
+    pub confirm_within: Millis,
+}
+
+/// What a target says about an action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Confirmation {
+    /// It has taken effect.
+    Done,
+    /// Not yet.
+    Pending,
+    /// It will not, and why.
+    Failed(String),
+    /// Nobody can be asked.
+    CannotAsk,
+}
+
+/// Carries out actions on one kind of target.
+pub trait Actuator: std::fmt::Debug + Send + Sync {
+    /// Makes one attempt. Repeating it must not repeat the effect: the action's id is the idempotency key.
+    fn apply<'a>(
+        &'a self,
+        action: &'a Action,
+        attempt: u32,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<Acceptance, ActError>>;
+
+    /// Asks whether the action has taken effect.
+    fn confirm<'a>(&'a self, action: &'a Action, now: Timestamp) -> BoxFuture<'a, Result<Confirmation, ActError>>;
+
+    /// How long it may be tried and waited for.
+    fn patience(&self) -> Patience;
+
+    /// Whether it only writes down: then the outcome says so.
+    fn is_dry_run(&self) -> bool {
+        false
+    }
+}
+
+/// Builds the configured actuators, by name.
+///
+/// # Errors
+/// Where an address cannot be called; says which and why.
+pub fn build(settings: &[ActuatorSettings]) -> Result<BTreeMap<String, Arc<dyn Actuator>>, BuildError> {
+    let mut actuators: BTreeMap<String, Arc<dyn Actuator>> = BTreeMap::new();
+    for one in settings {
+        let actuator: Arc<dyn Actuator> = match &one.kind {
+            ActuatorKind::Webhook(webhook) => Arc::new(WebhookActuator::new(&one.name, webhook)?),
+            ActuatorKind::DryRun => Arc::new(DryRunActuator),
+        };
+        if actuators.insert(one.name.clone(), actuator).is_some() {
+            return Err(BuildError { name: one.name.clone(), reason: "two actuators have this name".to_owned() });
+        }
+    }
+    Ok(actuators)
+}
+
+/// One attempt, as the journal keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Counting from 1.
+    pub number: u32,
+    /// When.
+    pub at: Timestamp,
+    /// What came back; nothing where it worked.
+    pub error: Option<String>,
+}
+
+/// Where the executor writes before and after it acts. `audit::Journal` is the real one.
+pub trait Record: std::fmt::Debug + Send + Sync {
+    /// Makes the intent durable; only then may the action be sent.
+    ///
+    /// # Errors
+    /// Where it could not be written: then nothing is sent.
+    fn intent(&self, action: &Action, now: Timestamp) -> Result<(), RecordError>;
+    /// Keeps one attempt.
+    ///
+    /// # Errors
+    /// Where it could not be written.
+    fn attempt(&self, action_id: &str, attempt: &Attempt) -> Result<(), RecordError>;
+    /// Keeps what came of it. `took` is the time from the decision to the confirmation.
+    ///
+    /// # Errors
+    /// Where it could not be written.
+    fn outcome(
+        &self,
+        action_id: &str,
+        outcome: Outcome,
+        detail: &str,
+        took: Option<Millis>,
+        now: Timestamp,
+    ) -> Result<(), RecordError>;
+}
+
+/// The journal could not be written.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the journal cannot be written: {0}")]
+pub struct RecordError(pub String);
+
+#[cfg(test)]
+pub(crate) mod tests;
