@@ -20,3 +20,4 @@ pub mod forecast;
 pub mod health;
 pub mod plan;
 pub mod act;
+pub mod audit;

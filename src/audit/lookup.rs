@@ -1,0 +1,267 @@
+//! Decisions looked up: listed by filter, one whole, or made again from the same input.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::{OptionalExtension, named_params};
+use serde::{Deserialize, Serialize};
+
+use super::chain::read_input;
+use super::journal::{COLUMNS, Journal, JournalError, Row, Settled, read_error, to_json, word};
+use crate::act::Attempt;
+use crate::model::{ComponentId, Timestamp};
+use crate::plan::{self, ActionKind, Change, Outcome, Plan, PlanInput, Reason, Verdict};
+
+/// No list is longer than this.
+pub const DECISIONS_MAX: usize = 1000;
+
+/// How long a list is where nobody says.
+pub const DECISIONS_DEFAULT: usize = 100;
+
+/// Which decisions are wanted, newest first; what is absent does not filter.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Filter {
+    /// With an action or a refusal for this component, as `deployment/shop/checkout`.
+    pub component: Option<String>,
+    /// With an action of this outcome (and of this component, where both are given).
+    pub outcome: Option<Outcome>,
+    /// With something not done for this reason (and of this component, where both are given).
+    pub reason: Option<Reason>,
+    /// Not before this.
+    pub since: Option<Timestamp>,
+    /// Not after this.
+    pub until: Option<Timestamp>,
+    /// Older than the decision with this [`DecisionSummary::seq`]: for the next page.
+    pub before: Option<i64>,
+    /// At most so many (100 where absent, 1000 at most).
+    pub limit: Option<usize>,
+}
+
+/// One line of a list of decisions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DecisionSummary {
+    /// Its row.
+    pub seq: i64,
+    /// Its id.
+    pub id: String,
+    /// When.
+    pub at: Timestamp,
+    /// What was done.
+    pub actions: Vec<ActionSummary>,
+    /// What was not, by rank.
+    pub declined: Vec<DeclinedSummary>,
+}
+
+/// An action in a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ActionSummary {
+    /// Its id.
+    pub id: String,
+    /// For whom.
+    pub component: String,
+    /// What.
+    pub kind: ActionKind,
+    /// The wanted end state.
+    pub change: Change,
+    /// The action this one gives back.
+    pub undoes: Option<String>,
+    /// Why, in one sentence.
+    pub why: String,
+    /// What came of it; absent while it is under way.
+    pub outcome: Option<Outcome>,
+}
+
+/// Something not done, in a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeclinedSummary {
+    /// For whom.
+    pub component: String,
+    /// What would have been done.
+    pub action: Option<ActionKind>,
+    /// Why not.
+    pub reason: Reason,
+}
+
+/// A decision with everything that is known of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DecisionRecord {
+    /// Its row.
+    pub seq: i64,
+    /// Its id.
+    pub id: String,
+    /// When.
+    pub at: Timestamp,
+    /// What was decided.
+    pub plan: Plan,
+    /// From what, without the forecasts' fans; absent when it is no longer kept.
+    pub input: Option<PlanInput>,
+    /// Action → its attempts, in order.
+    pub attempts: BTreeMap<String, Vec<Attempt>>,
+    /// Action → what came of it, as far as it is known.
+    pub outcomes: BTreeMap<String, Settled>,
+    /// Action → whether it helped, where that has been judged.
+    pub verdicts: BTreeMap<String, Verdict>,
+}
+
+/// A decision made again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Replay {
+    /// Whether it came out the same, byte for byte.
+    pub same: bool,
+    /// The plan as it was kept, in JSON.
+    pub recorded: String,
+    /// The plan as it comes out now, in JSON.
+    pub replayed: String,
+}
+
+#[derive(Deserialize)]
+struct DecisionBody {
+    plan: Plan,
+}
+
+impl Journal {
+    /// Decisions that pass a filter, newest first.
+    ///
+    /// # Errors
+    /// Where the journal cannot be read.
+    pub fn decisions(&self, filter: &Filter) -> Result<Vec<DecisionSummary>, JournalError> {
+        let entry =
+            "SELECT 1 FROM entries e WHERE e.decision = j.seq AND (:component IS NULL OR e.component = :component)";
+        let sql = format!(
+            "SELECT {COLUMNS} FROM journal j
+             WHERE kind = 'decision' AND (:since IS NULL OR at >= :since) AND (:until IS NULL OR at <= :until)
+               AND (:before IS NULL OR seq < :before)
+               AND (:component IS NULL OR EXISTS ({entry}))
+               AND (:outcome IS NULL OR EXISTS ({entry} AND e.outcome = :outcome))
+               AND (:reason IS NULL OR EXISTS ({entry} AND e.reason = :reason))
+             ORDER BY seq DESC LIMIT :limit"
+        );
+        let limit = filter.limit.unwrap_or(DECISIONS_DEFAULT).min(DECISIONS_MAX);
+        let rows = self.read(|connection| {
+            let mut statement = connection.prepare_cached(&sql).map_err(read_error)?;
+            let wanted = named_params! {
+                ":since": filter.since.map(|at| at.0),
+                ":until": filter.until.map(|at| at.0),
+                ":before": filter.before,
+                ":component": filter.component,
+                ":outcome": filter.outcome.map(|outcome| word(&outcome)),
+                ":reason": filter.reason.map(|reason| word(&reason)),
+                ":limit": i64::try_from(limit).unwrap_or(i64::MAX),
+            };
+            let rows = statement.query_map(wanted, Row::read).map_err(read_error)?;
+            rows.collect::<Result<Vec<_>, _>>().map_err(read_error)
+        })?;
+        rows.iter().map(|row| self.summarize(row)).collect()
+    }
+
+    fn summarize(&self, row: &Row) -> Result<DecisionSummary, JournalError> {
+        let DecisionBody { plan } = row.parse()?;
+        let mut actions = Vec::with_capacity(plan.actions.len());
+        for action in plan.actions {
+            let outcome = self.rows_of(&action.id, "outcome")?.last().map(Row::parse::<Settled>).transpose()?;
+            actions.push(ActionSummary {
+                component: action.target.component.to_string(),
+                kind: action.kind,
+                change: action.change,
+                undoes: action.undoes,
+                why: action.why.sentence,
+                outcome: outcome.map(|settled| settled.outcome),
+                id: action.id,
+            });
+        }
+        let declined = plan
+            .declined
+            .iter()
+            .map(|declined| DeclinedSummary {
+                component: declined.component.to_string(),
+                action: declined.action,
+                reason: declined.reason,
+            })
+            .collect();
+        Ok(DecisionSummary { seq: row.seq, id: row.id.clone(), at: row.at, actions, declined })
+    }
+
+    /// One decision, with its input, attempts and outcomes; nothing where there is none of this id.
+    ///
+    /// # Errors
+    /// Where the journal cannot be read.
+    pub fn decision(&self, id: &str) -> Result<Option<DecisionRecord>, JournalError> {
+        let Some(row) = self.decision_row(id)? else { return Ok(None) };
+        let DecisionBody { plan } = row.parse()?;
+        let input = self.read(|connection| read_input(connection, row.seq))?;
+        let input = input.map(|text| parse_input(&text, row.seq)).transpose()?;
+        let mut record = DecisionRecord {
+            seq: row.seq,
+            id: row.id,
+            at: row.at,
+            plan,
+            input,
+            attempts: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            verdicts: BTreeMap::new(),
+        };
+        for action in &record.plan.actions {
+            let id = &action.id;
+            let tried = self.rows_of(id, "attempt")?.iter().map(Row::parse).collect::<Result<Vec<_>, _>>()?;
+            if !tried.is_empty() {
+                record.attempts.insert(id.clone(), tried);
+            }
+            if let Some(settled) = self.rows_of(id, "outcome")?.last() {
+                record.outcomes.insert(id.clone(), settled.parse()?);
+            }
+            if let Some(verdict) = self.rows_of(id, "verdict")?.last() {
+                record.verdicts.insert(id.clone(), verdict.parse()?);
+            }
+        }
+        Ok(Some(record))
+    }
+
+    /// Plans again from a decision's input, and compares.
+    ///
+    /// # Errors
+    /// Where there is no such decision or its input is no longer kept.
+    pub fn replay(&self, id: &str) -> Result<Replay, JournalError> {
+        let row = self.decision_row(id)?.ok_or_else(|| JournalError::NoDecision(id.to_owned()))?;
+        let input = self.read(|connection| read_input(connection, row.seq))?;
+        let input = input.ok_or_else(|| JournalError::InputGone(id.to_owned()))?;
+        // The body is `{"plan":…}`, as `record_decision` wrote it.
+        let recorded =
+            row.body.strip_prefix(r#"{"plan":"#).and_then(|rest| rest.strip_suffix('}')).unwrap_or(&row.body);
+        let replayed = to_json(&plan::plan(&parse_input(&input, row.seq)?))?;
+        Ok(Replay { same: recorded == replayed, recorded: recorded.to_owned(), replayed })
+    }
+
+    fn decision_row(&self, id: &str) -> Result<Option<Row>, JournalError> {
+        let sql = format!("SELECT {COLUMNS} FROM journal WHERE kind = 'decision' AND id = ? ORDER BY seq LIMIT 1");
+        self.read(|connection| connection.query_row(&sql, [id], Row::read).optional().map_err(read_error))
+    }
+
+    fn rows_of(&self, id: &str, kind: &str) -> Result<Vec<Row>, JournalError> {
+        let sql = format!("SELECT {COLUMNS} FROM journal WHERE id = ? AND kind = ? ORDER BY seq LIMIT 1000");
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(&sql).map_err(read_error)?;
+            let rows = statement.query_map([id, kind], Row::read).map_err(read_error)?;
+            rows.collect::<Result<Vec<_>, _>>().map_err(read_error)
+        })
+    }
+}
+
+fn parse_input(text: &str, seq: i64) -> Result<PlanInput, JournalError> {
+    serde_json::from_str(text)
+        .map_err(|error| JournalError::Broken { seq, reason: format!("its input cannot be read: {error}") })
+}
+
+/// Whether a plan says something that the last one did not: it acts, it found something out about earlier actions, or
+/// what it declines or holds for a person has changed.
+pub fn worth_keeping(last: Option<&Plan>, plan: &Plan) -> bool {
+    let found_out = !plan.verdicts.is_empty() || !plan.extended.is_empty() || !plan.disowned.is_empty();
+    !plan.actions.is_empty() || found_out || standing(plan) != last.map(standing).unwrap_or_default()
+}
+
+/// What is declined, and what waits. The id of an action that waits has the time in it, so it does not count; nor does
+/// what is only not likely enough yet, which comes and goes.
+fn standing(plan: &Plan) -> BTreeSet<(&ComponentId, Option<Reason>, Option<ActionKind>)> {
+    let declined = plan.declined.iter().filter(|declined| declined.reason != Reason::BelowEntry);
+    let declined = declined.map(|declined| (&declined.component, Some(declined.reason), None));
+    let waiting = plan.waiting.iter().map(|action| (&action.target.component, None, Some(action.kind)));
+    declined.chain(waiting).collect()
+}

@@ -1,0 +1,29 @@
+//! Keeps every decision: the journal, and notices to Grafana, Alertmanager and webhooks.
+//!
+//! The [`Journal`] is what counts: it is written before anything is done. Notices are told on a best-effort basis:
+//! each sink has a bounded queue and bounded attempts, and what is lost is counted.
+
+mod chain;
+mod journal;
+mod lookup;
+mod notice;
+mod notifier;
+mod settings;
+mod sinks;
+mod template;
+
+pub use journal::{Journal, JournalError, RowKind, Settled, Verified};
+pub use lookup::{
+    ActionSummary, DECISIONS_DEFAULT, DECISIONS_MAX, DecisionRecord, DecisionSummary, DeclinedSummary, Filter, Replay,
+    worth_keeping,
+};
+pub use notice::{Notice, NoticeKind, NoticeState, RuleAnnotations, Severity, Told, notices_of, notices_of_outcomes};
+pub use notifier::{Notifier, QUEUE_MAX, SinkStatus};
+pub use settings::{AlertmanagerSettings, GrafanaSettings, NotifySettings, NotifyWebhookSettings};
+pub use sinks::{AlertmanagerSink, GrafanaSink, Sink, WebhookSink, build_sinks};
+pub use template::{TemplateValues, render};
+
+#[cfg(test)]
+mod journal_tests;
+#[cfg(test)]
+mod notice_tests;
