@@ -21,3 +21,4 @@ pub mod health;
 pub mod plan;
 pub mod act;
 pub mod audit;
+pub mod config;

@@ -1,5 +1,6 @@
 //! All integration tests: one binary, one link.
 
+mod config;
 mod foresight_bench;
 mod proto;
 mod query_scripts;

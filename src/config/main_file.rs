@@ -1,0 +1,419 @@
+//! The main file: what holds for all, where rules and policies are, who acts, who is told.
+
+use std::net::IpAddr;
+
+use reqwest::Url;
+
+use crate::act::{ActuatorKind, ActuatorSettings, WebhookSettings};
+use crate::audit::{AlertmanagerSettings, GrafanaSettings, NotifySettings, NotifyWebhookSettings};
+use crate::model::Millis;
+use crate::plan::Mode;
+use crate::{ingest, query, store};
+
+use super::files::Files;
+use super::problem::Report;
+use super::reader::{Fields, quoted, suggestion};
+use super::tree::{Node, Place};
+use super::{Global, Keep, Web};
+
+/// The kinds of actuators that there are.
+const ACTUATOR_KINDS: [&str; 2] = ["webhook", "dry_run"];
+/// The kinds of actuators that a later version will have.
+const ACTUATOR_KINDS_LATER: [&str; 5] = ["kubernetes", "http", "aws_autoscaling", "gcp_mig", "azure_scale_set"];
+/// The memory below which nothing useful can be stored.
+const MEMORY_BYTES_MIN: usize = 16 << 20;
+/// The shortest interval between evaluations.
+pub(super) const INTERVAL_MIN: Millis = Millis::SECOND;
+/// The words for modes.
+pub(super) const MODES: [(&str, Mode); 3] =
+    [("observe", Mode::Observe), ("approve", Mode::Approve), ("act", Mode::Act)];
+
+/// What the main file says.
+#[derive(Debug, Default)]
+pub(super) struct MainFile {
+    pub(super) global: Global,
+    pub(super) store: store::Settings,
+    pub(super) keep: Keep,
+    pub(super) limits: ingest::Limits,
+    pub(super) query: query::Settings,
+    pub(super) actuators: Vec<ActuatorSettings>,
+    /// The names of all actuators, those among them that are wrong.
+    pub(super) actuator_names: Vec<String>,
+    pub(super) notify: NotifySettings,
+    pub(super) web: Web,
+    /// Rule files or patterns, with where they are named.
+    pub(super) rule_files: Vec<(String, Place)>,
+    /// Policy files or patterns, with where they are named.
+    pub(super) policy_files: Vec<(String, Place)>,
+}
+
+/// Reads the main file's tree.
+pub(super) fn read_main(report: &mut Report, files: Files<'_>, root: &Node) -> MainFile {
+    const KNOWN: [&str; 10] = [
+        "global",
+        "storage",
+        "ingest",
+        "query",
+        "rule_files",
+        "policy_files",
+        "actuators",
+        "notify",
+        "web",
+        "backfill",
+    ];
+    let mut main = MainFile::default();
+    let Some(fields) = report.fields(root, "the main file", &KNOWN) else { return main };
+    not_yet(report, fields, "backfill", "history is learned from what is received");
+    if let Some(node) = fields.get("global") {
+        read_global(report, node, &mut main.global);
+    }
+    if let Some(node) = fields.get("storage") {
+        read_storage(report, node, &mut main);
+    }
+    if let Some(node) = fields.get("ingest") {
+        read_limits(report, node, &mut main.limits);
+    }
+    if let Some(node) = fields.get("query") {
+        read_query(report, node, &mut main.query);
+    }
+    main.rule_files = named_files(report, fields.get("rule_files"));
+    main.policy_files = named_files(report, fields.get("policy_files"));
+    if let Some(node) = fields.get("actuators") {
+        read_actuators(report, files, node, &mut main);
+    }
+    if let Some(node) = fields.get("notify") {
+        main.notify = read_notify(report, files, node);
+    }
+    if let Some(node) = fields.get("web")
+        && let Some(web) = report.fields(node, "`web`", &["operator_token_file"])
+    {
+        main.web.operator_token_file = web.get("operator_token_file").and_then(|path| files.secret(report, path));
+    }
+    main
+}
+
+/// Says of a field that is described in the documentation but not built that it is not.
+pub(super) fn not_yet(report: &mut Report, fields: Fields<'_>, key: &str, help: &str) {
+    if let Some(at) = fields.key_at(key) {
+        report.error(at, "config/not-yet", format!("`{key}` is not in this version"), format!("remove it; {help}"));
+    }
+}
+
+fn read_global(report: &mut Report, node: &Node, global: &mut Global) {
+    const KNOWN: [&str; 3] = ["evaluation_interval", "mode", "start_hold"];
+    let Some(fields) = report.fields(node, "`global`", &KNOWN) else { return };
+    if let Some(interval) = fields.get("evaluation_interval").and_then(|n| report.duration(n, INTERVAL_MIN)) {
+        global.evaluation_interval = interval;
+    }
+    if let Some(mode) = fields.get("mode").and_then(|n| report.word(n, "a mode", &MODES, &[])) {
+        global.mode = mode;
+    }
+    if let Some(hold) = fields.get("start_hold").and_then(|n| report.duration(n, Millis::ZERO)) {
+        global.start_hold = hold;
+    }
+}
+
+fn read_storage(report: &mut Report, node: &Node, main: &mut MainFile) {
+    const KNOWN: [&str; 7] =
+        ["keep", "allowlist", "raw_retention", "signal_retention", "memory_limit", "max_series", "snapshot"];
+    let Some(fields) = report.fields(node, "`storage`", &KNOWN) else { return };
+    not_yet(report, fields, "snapshot", "samples live in memory only");
+    if let Some(span) = fields.get("raw_retention").and_then(|n| report.duration(n, Millis::MINUTE)) {
+        main.store.raw_retention = span;
+    }
+    if let Some(span) = fields.get("signal_retention").and_then(|n| report.duration(n, Millis::MINUTE)) {
+        main.store.signal_retention = span;
+    }
+    if let Some(bytes) = fields.get("memory_limit").and_then(|n| report.bytes(n, MEMORY_BYTES_MIN, usize::MAX)) {
+        main.store.memory_bytes_max = bytes;
+    }
+    if let Some(series) = fields.get("max_series").and_then(|n| report.count(n, 1, 1_000_000_000)) {
+        main.store.series_max = series as usize;
+    }
+    let all =
+        fields.get("keep").and_then(|n| report.word(n, "a value of `keep`", &[("rules", false), ("all", true)], &[]));
+    let mut allowlist = Vec::new();
+    if let Some(node) = fields.get("allowlist") {
+        for item in report.list(node, "series selectors") {
+            allowlist.extend(report.selector(item));
+        }
+        if all == Some(true) {
+            let help = "remove one of the two";
+            report.warning(node.at, "config/unused", "`keep: all` keeps what the allowlist names anyway", help);
+        }
+    }
+    main.keep = if all == Some(true) { Keep::All } else { Keep::Rules { allowlist } };
+}
+
+fn read_limits(report: &mut Report, node: &Node, limits: &mut ingest::Limits) {
+    const KNOWN: [&str; 7] = [
+        "max_wire_size",
+        "max_decoded_size",
+        "max_series",
+        "max_samples",
+        "max_labels",
+        "max_label_name_size",
+        "max_label_value_size",
+    ];
+    let Some(fields) = report.fields(node, "`ingest`", &KNOWN) else { return };
+    for (key, low, limit) in [
+        ("max_wire_size", 1 << 16, &mut limits.wire_bytes_max),
+        ("max_decoded_size", 1 << 16, &mut limits.decoded_bytes_max),
+        ("max_label_name_size", 16, &mut limits.label_name_bytes_max),
+        ("max_label_value_size", 16, &mut limits.label_value_bytes_max),
+    ] {
+        if let Some(bytes) = fields.get(key).and_then(|n| report.bytes(n, low, 1 << 30)) {
+            *limit = bytes;
+        }
+    }
+    for (key, limit) in [
+        ("max_series", &mut limits.series_max),
+        ("max_samples", &mut limits.samples_max),
+        ("max_labels", &mut limits.labels_max),
+    ] {
+        if let Some(count) = fields.get(key).and_then(|n| report.count(n, 1, 10_000_000)) {
+            *limit = count as usize;
+        }
+    }
+}
+
+fn read_query(report: &mut Report, node: &Node, settings: &mut query::Settings) {
+    const KNOWN: [&str; 3] = ["lookback", "max_samples", "max_steps"];
+    let Some(fields) = report.fields(node, "`query`", &KNOWN) else { return };
+    if let Some(lookback) = fields.get("lookback").and_then(|n| report.duration(n, Millis::SECOND)) {
+        settings.lookback = lookback;
+    }
+    if let Some(samples) = fields.get("max_samples").and_then(|n| report.count(n, 1000, 2_000_000_000)) {
+        settings.samples_max = samples as usize;
+    }
+    if let Some(steps) = fields.get("max_steps").and_then(|n| report.count(n, 10, 1_000_000)) {
+        settings.steps_max = steps as usize;
+    }
+}
+
+fn named_files(report: &mut Report, node: Option<&Node>) -> Vec<(String, Place)> {
+    let Some(node) = node else { return Vec::new() };
+    let items = report.list(node, "files");
+    items.iter().filter_map(|item| report.text(item, "a path").map(|path| (path, item.at))).collect()
+}
+
+fn read_actuators(report: &mut Report, files: Files<'_>, node: &Node, main: &mut MainFile) {
+    let Some(fields) = report.mapping(node, "`actuators`") else { return };
+    for (key, value) in fields.entries() {
+        main.actuator_names.push(key.text.clone());
+        let Some(kind) = report.mapping(value, "an actuator") else { continue };
+        let kinds: Vec<_> = kind.entries().collect();
+        let [(kind_key, kind_node)] = kinds[..] else {
+            let message = format!("actuator `{}` names {} kinds", key.text, kinds.len());
+            let help = format!("name one: {}", quoted(&ACTUATOR_KINDS));
+            report.error(key.at, "config/wrong-type", message, help);
+            continue;
+        };
+        let kind = match kind_key.text.as_str() {
+            "webhook" => read_webhook(report, files, kind_node).map(ActuatorKind::Webhook),
+            "dry_run" => report.fields(kind_node, "`dry_run`", &[]).map(|_| ActuatorKind::DryRun),
+            other => {
+                unknown_actuator_kind(report, other, kind_key.at);
+                None
+            }
+        };
+        main.actuators.extend(kind.map(|kind| ActuatorSettings { name: key.text.clone(), kind }));
+    }
+}
+
+fn unknown_actuator_kind(report: &mut Report, kind: &str, at: Place) {
+    if ACTUATOR_KINDS_LATER.contains(&kind) {
+        let help = format!("there is {}", quoted(&ACTUATOR_KINDS));
+        report.error(at, "config/not-yet", format!("actuator kind `{kind}` is not in this version"), help);
+    } else {
+        let help = suggestion(kind, &ACTUATOR_KINDS);
+        report.error(at, "config/unknown-value", format!("there is no actuator kind `{kind}`"), help);
+    }
+}
+
+fn read_webhook(report: &mut Report, files: Files<'_>, node: &Node) -> Option<WebhookSettings> {
+    const KNOWN: [&str; 8] = [
+        "url",
+        "hmac_secret_file",
+        "hmac_secret_files",
+        "status_url",
+        "timeout",
+        "attempts",
+        "confirm_within",
+        "allow_local",
+    ];
+    let fields = report.fields(node, "a webhook", &KNOWN)?;
+    let allow_local = fields.get("allow_local").and_then(|n| report.truth(n)).unwrap_or(false);
+    let local = if allow_local { Local::Allowed } else { Local::Refused };
+    let url = report.required(fields, "a webhook", "url").and_then(|n| read_url(report, n, local));
+    let status_url = fields.get("status_url").and_then(|n| {
+        let url = read_url(report, n, local)?;
+        if !url.contains("{id}") {
+            let help = "write `{id}` where the action's id belongs";
+            report.error(n.at, "config/bad-url", "the status URL names no action", help);
+        }
+        Some(url)
+    });
+    let hmac_secret_files = read_hmac_files(report, files, fields);
+    let timeout = fields.get("timeout").and_then(|n| report.duration(n, Millis(100))).unwrap_or(Millis::SECOND * 10);
+    let attempts_max = fields.get("attempts").and_then(|n| report.count(n, 1, 20)).unwrap_or(5);
+    let confirm_within =
+        fields.get("confirm_within").and_then(|n| report.duration(n, Millis::SECOND)).unwrap_or(Millis::MINUTE * 5);
+    Some(WebhookSettings {
+        url: url?,
+        hmac_secret_files,
+        status_url,
+        timeout,
+        attempts_max,
+        confirm_within,
+        allow_local,
+    })
+}
+
+/// The key files of `hmac_secret_file` or `hmac_secret_files`: one, or two during a rotation.
+fn read_hmac_files(report: &mut Report, files: Files<'_>, fields: Fields<'_>) -> Vec<std::path::PathBuf> {
+    let (one, many) = (fields.get("hmac_secret_file"), fields.get("hmac_secret_files"));
+    if let (Some(_), Some(many)) = (one, many) {
+        let message = "`hmac_secret_file` and `hmac_secret_files` exclude each other";
+        report.error(many.at, "config/conflict", message, "keep one of the two");
+        return Vec::new();
+    }
+    let items: Vec<&Node> = match (one, many) {
+        (Some(one), _) => vec![one],
+        (None, Some(many)) => report.list(many, "paths").iter().map(|item| &**item).collect(),
+        (None, None) => Vec::new(),
+    };
+    if items.is_empty() {
+        let help = "give `hmac_secret_file`, so that the receiver knows who calls";
+        report.warning(fields.at, "config/unsigned", "calls of this webhook are not signed", help);
+    }
+    if items.len() > 2 {
+        let help = "the one to sign with, and the one that is being retired";
+        report.error(items[2].at, "config/out-of-range", "more than two keys", help);
+    }
+    items.into_iter().filter_map(|item| files.secret(report, item)).collect()
+}
+
+/// Whether addresses of this machine may be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Local {
+    Allowed,
+    Refused,
+}
+
+/// An http or https URL with a host and without a password.
+fn read_url(report: &mut Report, node: &Node, local: Local) -> Option<String> {
+    let text = report.text(node, "a URL")?;
+    if text.contains('@') {
+        // The text is shown nowhere: it may hold a password.
+        report.mask(node.at);
+        let help = "name the file of a secret instead; a literal `@` is written %40";
+        report.error(node.at, "config/bad-url", "a URL must not hold a user or password", help);
+        return None;
+    }
+    let wrong = match Url::parse(&text) {
+        Err(error) => Some((format!("`{text}` is not a URL: {error}"), "write https://host/path")),
+        Ok(url) => url_problem(&url, local),
+    };
+    match wrong {
+        None => Some(text),
+        Some((message, help)) => {
+            report.error(node.at, "config/bad-url", message, help);
+            None
+        }
+    }
+}
+
+fn url_problem(url: &Url, local: Local) -> Option<(String, &'static str)> {
+    if !matches!(url.scheme(), "http" | "https") {
+        let message = format!("scheme `{}` cannot be called", url.scheme());
+        return Some((message, "use http:// or https://"));
+    }
+    let host = url.host_str().unwrap_or("");
+    match reach_of(host) {
+        Reach::LinkLocal => {
+            Some((format!("{host} is a link-local address"), "those are never called: they serve metadata"))
+        }
+        Reach::ThisMachine if local == Local::Refused => {
+            Some((format!("{host} is this machine"), "if that is meant, add `allow_local: true`"))
+        }
+        Reach::ThisMachine | Reach::Elsewhere => None,
+    }
+}
+
+/// Where a host is, as far as its name or address tells.
+enum Reach {
+    ThisMachine,
+    LinkLocal,
+    Elsewhere,
+}
+
+fn reach_of(host: &str) -> Reach {
+    let name = host.trim_end_matches('.');
+    if name == "localhost" || name.ends_with(".localhost") {
+        return Reach::ThisMachine;
+    }
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().map(|ip| ip.to_canonical());
+    match address {
+        Ok(ip) if ip.is_loopback() || ip.is_unspecified() => Reach::ThisMachine,
+        Ok(IpAddr::V4(ip)) if ip.is_link_local() => Reach::LinkLocal,
+        Ok(IpAddr::V6(ip)) if ip.is_unicast_link_local() => Reach::LinkLocal,
+        Ok(_) | Err(_) => Reach::Elsewhere,
+    }
+}
+
+fn read_notify(report: &mut Report, files: Files<'_>, node: &Node) -> NotifySettings {
+    let mut notify = NotifySettings::default();
+    let Some(fields) = report.fields(node, "`notify`", &["alertmanagers", "grafana", "webhooks"]) else {
+        return notify;
+    };
+    if let Some(list) = fields.get("alertmanagers") {
+        for item in report.list(list, "Alertmanagers") {
+            let Some(settings) = read_alertmanager(report, files, item) else { continue };
+            if notify.alertmanagers.iter().any(|known| known.url == settings.url) {
+                let message = format!("Alertmanager {} is listed twice", settings.url);
+                report.error(item.at, "config/duplicate-name", message, "list each once");
+            }
+            notify.alertmanagers.push(settings);
+        }
+    }
+    notify.grafana = fields.get("grafana").and_then(|n| read_grafana(report, files, n));
+    if let Some(list) = fields.get("webhooks") {
+        for item in report.list(list, "webhooks") {
+            notify.webhooks.extend(read_notify_webhook(report, files, item));
+        }
+    }
+    notify
+}
+
+fn notice_timeout(report: &mut Report, fields: Fields<'_>) -> Millis {
+    fields.get("timeout").and_then(|n| report.duration(n, Millis(100))).unwrap_or(Millis::SECOND * 10)
+}
+
+fn read_alertmanager(report: &mut Report, files: Files<'_>, node: &Node) -> Option<AlertmanagerSettings> {
+    let fields = report.fields(node, "an Alertmanager", &["url", "token_file", "timeout"])?;
+    let url = report.required(fields, "an Alertmanager", "url").and_then(|n| read_url(report, n, Local::Allowed));
+    let token_file = fields.get("token_file").and_then(|n| files.secret(report, n));
+    let timeout = notice_timeout(report, fields);
+    Some(AlertmanagerSettings { url: url?, token_file, timeout })
+}
+
+fn read_grafana(report: &mut Report, files: Files<'_>, node: &Node) -> Option<GrafanaSettings> {
+    let fields = report.fields(node, "`grafana`", &["url", "token_file", "tags", "timeout"])?;
+    let url = report.required(fields, "`grafana`", "url").and_then(|n| read_url(report, n, Local::Allowed));
+    let token_file = fields.get("token_file").and_then(|n| files.secret(report, n));
+    let tags = fields.get("tags").map_or_else(|| vec!["forestall".to_owned()], |n| report.texts(n, "a tag"));
+    let timeout = notice_timeout(report, fields);
+    Some(GrafanaSettings { url: url?, token_file, tags, timeout })
+}
+
+fn read_notify_webhook(report: &mut Report, files: Files<'_>, node: &Node) -> Option<NotifyWebhookSettings> {
+    const KNOWN: [&str; 5] = ["url", "hmac_secret_file", "hmac_secret_files", "timeout", "allow_local"];
+    let fields = report.fields(node, "a webhook", &KNOWN)?;
+    let allow_local = fields.get("allow_local").and_then(|n| report.truth(n)).unwrap_or(false);
+    let local = if allow_local { Local::Allowed } else { Local::Refused };
+    let url = report.required(fields, "a webhook", "url").and_then(|n| read_url(report, n, local));
+    let hmac_secret_files = read_hmac_files(report, files, fields);
+    let timeout = notice_timeout(report, fields);
+    Some(NotifyWebhookSettings { url: url?, hmac_secret_files, timeout, allow_local })
+}

@@ -1,0 +1,494 @@
+//! Policy files: what may be done for whom, and where capacity comes from.
+
+use std::collections::BTreeMap;
+
+use crate::model::Millis;
+use crate::plan::{ActionKind, Budget, Constraints, EvictPolicy, Mode, Policy, Rung, Selector, Verify};
+use crate::query::Query;
+
+use super::main_file::{MODES, MainFile, not_yet};
+use super::problem::Report;
+use super::reader::{Fields, anchored, quoted, suggestion};
+use super::rules::{claim, expression};
+use super::tree::{Kind, Node, Place};
+use super::window::read_windows;
+use super::{PoolSettings, WorkloadSettings};
+
+const ACTIONS: [(&str, ActionKind); 5] = [
+    ("scale_out", ActionKind::ScaleOut),
+    ("scale_up", ActionKind::ScaleUp),
+    ("migrate", ActionKind::Migrate),
+    ("shift_load", ActionKind::ShiftLoad),
+    ("quarantine", ActionKind::Quarantine),
+];
+
+/// What the policy files say so far.
+#[derive(Debug, Default)]
+pub(super) struct PolicyFiles {
+    pub(super) policies: Vec<Policy>,
+    pub(super) pools: Vec<PoolSettings>,
+    /// Whether a policy could not be read.
+    pub(super) incomplete: bool,
+    policy_names: BTreeMap<String, Place>,
+    pool_names: BTreeMap<String, Place>,
+}
+
+/// Reads one policy file's tree.
+pub(super) fn read_policies(report: &mut Report, main: &MainFile, root: &Node, files: &mut PolicyFiles) {
+    let Some(fields) = report.fields(root, "a policy file", &["policies", "pools"]) else {
+        files.incomplete = true;
+        return;
+    };
+    if let Some(list) = fields.get("policies") {
+        for node in report.list(list, "policies") {
+            let policy = read_policy(report, main, node, &mut files.policy_names);
+            files.incomplete |= policy.is_none();
+            files.policies.extend(policy);
+        }
+    }
+    if let Some(list) = fields.get("pools") {
+        for node in report.list(list, "pools") {
+            let pool = read_pool(report, main, node, &mut files.pool_names);
+            files.pools.extend(pool);
+        }
+    }
+}
+
+fn read_policy(
+    report: &mut Report,
+    main: &MainFile,
+    node: &Node,
+    names: &mut BTreeMap<String, Place>,
+) -> Option<Policy> {
+    const KNOWN: [&str; 14] = [
+        "name",
+        "match",
+        "mode",
+        "enter",
+        "exit",
+        "cost",
+        "ladder",
+        "constraints",
+        "evict",
+        "budget",
+        "cooldown",
+        "expires_after",
+        "verify",
+        "windows",
+    ];
+    let fields = report.fields(node, "a policy", &KNOWN)?;
+    let name = report.required(fields, "a policy", "name").and_then(|n| {
+        let name = report.name(n, "a policy's name")?;
+        claim(report, names, "policies", "policy/duplicate-name", &name, n.at);
+        Some(name)
+    });
+    let selector = report.required(fields, "a policy", "match").and_then(|n| read_selector(report, n));
+    let mode = read_mode(report, main, fields);
+    let thresholds = read_thresholds(report, fields);
+    let cost = read_cost(report, fields);
+    let ladder = report.required(fields, "a policy", "ladder").map(|n| read_ladder(report, main, n));
+    let constraints = fields.get("constraints").map(|n| read_constraints(report, n)).unwrap_or_default();
+    let evict = fields.get("evict").and_then(|n| read_evict(report, n));
+    let budget = read_budget(report, fields.get("budget"));
+    let cooldown = duration_or(report, fields, "cooldown", Millis::MINUTE * 15);
+    let expires_after = duration_or(report, fields, "expires_after", Millis::HOUR * 2);
+    let verify = read_verify(report, fields.get("verify"));
+    let windows = fields.get("windows").map(|n| read_windows(report, n)).unwrap_or_default();
+    Some(Policy {
+        name: name?,
+        selector: selector?,
+        mode,
+        enter_above: thresholds.enter_above,
+        enter_cycles: thresholds.enter_cycles,
+        exit_below: thresholds.exit_below,
+        exit_cycles: thresholds.exit_cycles,
+        cost_miss: cost.miss,
+        cost_action: cost.action,
+        efficacy: cost.efficacy,
+        ladder: ladder?,
+        constraints,
+        evict,
+        budget,
+        cooldown,
+        expires_after,
+        verify: Some(verify),
+        windows,
+    })
+}
+
+fn duration_or(report: &mut Report, fields: Fields<'_>, key: &str, default: Millis) -> Millis {
+    fields.get(key).and_then(|n| report.duration(n, Millis::SECOND)).unwrap_or(default)
+}
+
+/// Whether an anchored expression accepts any value: then it selects nothing in particular.
+fn accepts_everything(pattern: &str) -> bool {
+    anchored(pattern).is_some_and(|regex| ["forestall-1", "~", "Ω /x"].iter().all(|probe| regex.is_match(probe)))
+}
+
+/// A selector that selects something, but not everything.
+fn read_selector(report: &mut Report, node: &Node) -> Option<Selector> {
+    let fields = report.mapping(node, "`match`")?;
+    let mut selector = Selector { kind: None, labels: BTreeMap::new() };
+    let mut sound = true;
+    for (key, value) in fields.entries() {
+        if key.text == "kind" {
+            selector.kind = report.name(value, "a kind");
+            sound &= selector.kind.is_some();
+            continue;
+        }
+        let name = report.label_name(&key.text, key.at);
+        let pattern = report.text(value, "a regular expression").and_then(|pattern| {
+            if anchored(&pattern).is_some() {
+                return Some(pattern);
+            }
+            let message = format!("`{pattern}` is not a regular expression");
+            report.error(value.at, "policy/bad-regex", message, "as in PromQL's `=~`; it must match the whole value");
+            None
+        });
+        match (name, pattern) {
+            (Some(name), Some(pattern)) => {
+                selector.labels.insert(name, pattern);
+            }
+            _ => sound = false,
+        }
+    }
+    if !sound {
+        return None;
+    }
+    let help = "select by `kind`, or by a label with values of its own";
+    if selector.kind.is_none() && selector.labels.is_empty() {
+        report.error(node.at, "policy/empty-selector", "the selector is empty: it would match everything", help);
+        return None;
+    }
+    if selector.kind.is_none() && selector.labels.values().all(|pattern| accepts_everything(pattern)) {
+        report.error(node.at, "policy/all-matching-selector", "the selector matches everything", help);
+        return None;
+    }
+    Some(selector)
+}
+
+fn read_mode(report: &mut Report, main: &MainFile, fields: Fields<'_>) -> Mode {
+    let Some(node) = fields.get("mode") else { return Mode::default() };
+    let Some(mode) = report.word(node, "a mode", &MODES, &[]) else { return Mode::default() };
+    let word = |mode: Mode| MODES.iter().find(|(_, known)| *known == mode).map_or("", |(word, _)| *word);
+    if mode > main.global.mode {
+        let ceiling = word(main.global.mode);
+        let message = format!("mode `{}` counts only up to the ceiling `{ceiling}`", word(mode));
+        let help = format!("it is `{ceiling}` until `global.mode` in the main file is `{}`", word(mode));
+        report.warning(node.at, "policy/mode-above-ceiling", message, help);
+    }
+    mode
+}
+
+struct Thresholds {
+    enter_above: f64,
+    enter_cycles: u32,
+    exit_below: f64,
+    exit_cycles: u32,
+}
+
+fn read_thresholds(report: &mut Report, fields: Fields<'_>) -> Thresholds {
+    let mut read = Thresholds { enter_above: 0.6, enter_cycles: 3, exit_below: 0.2, exit_cycles: 10 };
+    let mut exit_at = None;
+    if let Some(enter) = fields.get("enter").and_then(|n| report.fields(n, "`enter`", &["probability_above", "for"])) {
+        exit_at = enter.get("probability_above").map(|n| n.at);
+        if let Some(ratio) = enter.get("probability_above").and_then(|n| report.ratio(n)) {
+            read.enter_above = ratio;
+        }
+        if let Some(cycles) = enter.get("for").and_then(|n| read_cycles(report, n)) {
+            read.enter_cycles = cycles;
+        }
+    }
+    if let Some(exit) = fields.get("exit").and_then(|n| report.fields(n, "`exit`", &["probability_below", "for"])) {
+        exit_at = exit.get("probability_below").map(|n| n.at).or(exit_at);
+        if let Some(ratio) = exit.get("probability_below").and_then(|n| report.ratio(n)) {
+            read.exit_below = ratio;
+        }
+        if let Some(cycles) = exit.get("for").and_then(|n| read_cycles(report, n)) {
+            read.exit_cycles = cycles;
+        }
+    }
+    if let Some(at) = exit_at.filter(|_| read.exit_below >= read.enter_above) {
+        let message = format!("exit ({}) is not below enter ({})", read.exit_below, read.enter_above);
+        let help = "a component must calm down before it leaves: lower `exit.probability_below`";
+        report.error(at, "policy/exit-not-below-enter", message, help);
+    }
+    read
+}
+
+/// A number of consecutive cycles; a duration is a likely slip.
+fn read_cycles(report: &mut Report, node: &Node) -> Option<u32> {
+    if let Kind::Scalar { text, .. } = &node.kind
+        && text.parse::<i64>().is_err()
+        && Millis::parse(text).is_ok()
+    {
+        let message = format!("expected a number of cycles, found the duration {text}");
+        report.error(node.at, "config/wrong-type", message, "write how many evaluations in a row: `for: 3`");
+        return None;
+    }
+    report.count(node, 1, 10_000)
+}
+
+struct Cost {
+    miss: f64,
+    action: f64,
+    efficacy: f64,
+}
+
+fn read_cost(report: &mut Report, fields: Fields<'_>) -> Cost {
+    let mut cost = Cost { miss: 20.0, action: 1.0, efficacy: 0.8 };
+    let Some(node) = fields.get("cost") else { return cost };
+    let Some(fields) = report.fields(node, "`cost`", &["miss", "action", "efficacy"]) else { return cost };
+    if let Some(miss) = fields.get("miss").and_then(|n| report.number_within(n, 0.0, f64::INFINITY)) {
+        cost.miss = miss;
+    }
+    if let Some(action) = fields.get("action").and_then(|n| report.number_within(n, 0.0, f64::INFINITY)) {
+        cost.action = action;
+    }
+    if let Some(efficacy) = fields.get("efficacy").and_then(|n| report.ratio(n)) {
+        cost.efficacy = efficacy;
+    }
+    if cost.miss * cost.efficacy <= cost.action {
+        let message = "acting is never worth it: its cost is not below what it can save";
+        let help = format!("`action` below {}, which is miss × efficacy", cost.miss * cost.efficacy);
+        report.warning(node.at, "policy/never-worth-it", message, help);
+    }
+    cost
+}
+
+fn read_ladder(report: &mut Report, main: &MainFile, node: &Node) -> Vec<Rung> {
+    let items = report.list(node, "rungs");
+    if matches!(&node.kind, Kind::List(items) if items.is_empty()) {
+        report.error(node.at, "config/missing-field", "the ladder has no rung", "add what may be done");
+    }
+    items.iter().filter_map(|item| read_rung(report, main, item)).collect()
+}
+
+fn read_rung(report: &mut Report, main: &MainFile, node: &Node) -> Option<Rung> {
+    const KNOWN: [&str; 7] =
+        ["action", "actuator", "size", "max_replicas", "resources", "factor_max", "actuation_time"];
+    let fields = report.fields(node, "a rung", &KNOWN)?;
+    let action = report.required(fields, "a rung", "action").and_then(|n| read_action(report, n));
+    let actuator = report.required(fields, "a rung", "actuator").and_then(|n| read_actuator(report, main, n));
+    let step = match fields.get("size").map(|n| (n, &n.kind)) {
+        Some((_, Kind::Scalar { text, .. })) if text == "auto" => None,
+        Some((n, _)) => report.count(n, 1, 10_000),
+        None => None,
+    };
+    let replicas_max = fields.get("max_replicas").and_then(|n| report.count(n, 1, 1_000_000));
+    let resources = fields.get("resources").map(|n| report.texts(n, "a resource")).unwrap_or_default();
+    let factor_max = fields.get("factor_max").and_then(|n| report.number_within(n, 1.0, 100.0)).unwrap_or(2.0);
+    let actuation_time = duration_or(report, fields, "actuation_time", Millis::MINUTE * 2);
+    if action == Some(ActionKind::ScaleUp) && resources.is_empty() {
+        let at = fields.key_at("resources").unwrap_or(fields.at);
+        report.error(at, "config/missing-field", "`scale_up` needs `resources`", "add `resources: [cpu, memory]`");
+    }
+    Some(Rung { action: action?, actuator: actuator?, step, replicas_max, resources, factor_max, actuation_time })
+}
+
+fn read_action(report: &mut Report, node: &Node) -> Option<ActionKind> {
+    if matches!(&node.kind, Kind::Scalar { text, .. } if text == "evict") {
+        let message = "evicting is no rung: it makes room for one";
+        report.error(node.at, "policy/evict-in-ladder", message, "allow it beside the ladder with `evict:`");
+        return None;
+    }
+    report.word(node, "an action", &ACTIONS, &[])
+}
+
+fn read_actuator(report: &mut Report, main: &MainFile, node: &Node) -> Option<String> {
+    let name = report.text(node, "an actuator's name")?;
+    if main.actuator_names.contains(&name) {
+        return Some(name);
+    }
+    let known: Vec<&str> = main.actuator_names.iter().map(String::as_str).collect();
+    let help = if known.is_empty() {
+        format!("add it to the main file: `actuators: {{ {name}: {{ dry_run: {{}} }} }}`")
+    } else {
+        suggestion(&name, &known)
+    };
+    report.error(node.at, "policy/unknown-actuator", format!("there is no actuator `{name}`"), help);
+    None
+}
+
+fn read_constraints(report: &mut Report, node: &Node) -> Constraints {
+    let mut constraints = Constraints::default();
+    const KNOWN: [&str; 3] = ["max_per_node", "node_preference", "min_available"];
+    let Some(fields) = report.fields(node, "`constraints`", &KNOWN) else { return constraints };
+    if let Some(shares) = fields.get("max_per_node").and_then(|n| report.mapping(n, "`max_per_node`")) {
+        for (key, value) in shares.entries() {
+            if let Some(share) = report.ratio(value) {
+                constraints.max_per_node.insert(key.text.clone(), share);
+            }
+        }
+    }
+    if let Some(preference) = fields
+        .get("node_preference")
+        .and_then(|n| report.fields(n, "`node_preference`", &["selector", "avoid_at_risk"]))
+    {
+        constraints.avoid_at_risk = preference.get("avoid_at_risk").and_then(|n| report.truth(n)).unwrap_or(false);
+        constraints.node_selector =
+            preference.get("selector").map(|n| read_node_selector(report, n)).unwrap_or_default();
+    }
+    constraints.min_available = fields.get("min_available").and_then(|n| report.ratio(n)).unwrap_or(0.0);
+    constraints
+}
+
+/// `pool=general,zone=a`
+fn read_node_selector(report: &mut Report, node: &Node) -> BTreeMap<String, String> {
+    let Some(text) = report.text(node, "node labels") else { return BTreeMap::new() };
+    let mut labels = BTreeMap::new();
+    for part in text.split(',') {
+        match part.split_once('=') {
+            Some((name, value)) if !name.trim().is_empty() && !value.trim().is_empty() && !value.contains('=') => {
+                labels.insert(name.trim().to_owned(), value.trim().to_owned());
+            }
+            _ => {
+                let message = format!("`{}` is not label=value", part.trim());
+                report.error(node.at, "config/wrong-type", message, "write 'pool=general' or 'pool=general,zone=a'");
+            }
+        }
+    }
+    labels
+}
+
+fn read_evict(report: &mut Report, node: &Node) -> Option<EvictPolicy> {
+    let fields = report.fields(node, "`evict`", &["below_priority", "min_impact"])?;
+    let below_priority =
+        report.required(fields, "`evict`", "below_priority").and_then(|n| report.whole(n, i64::MIN, i64::MAX));
+    let min_impact = match fields.get("min_impact") {
+        Some(n) => report.ratio(n),
+        None => Some(0.5),
+    };
+    Some(EvictPolicy { below_priority: below_priority?, min_impact: min_impact? })
+}
+
+fn read_budget(report: &mut Report, node: Option<&Node>) -> Budget {
+    let mut budget = Budget { per: Millis::HOUR, actions_max: 4, share_max: 0.1 };
+    let Some(node) = node else { return budget };
+    let Some(fields) = report.fields(node, "`budget`", &["per", "max_actions", "max_share"]) else { return budget };
+    budget.per = duration_or(report, fields, "per", budget.per);
+    if let Some(actions) = fields.get("max_actions").and_then(|n| report.count(n, 0, 100_000)) {
+        budget.actions_max = actions;
+    }
+    if let Some(share) = fields.get("max_share").and_then(|n| report.ratio(n)) {
+        budget.share_max = share;
+    }
+    budget
+}
+
+fn read_verify(report: &mut Report, node: Option<&Node>) -> Verify {
+    let mut verify = Verify { after: Millis::MINUTE * 5, probability_drop: 0.3, escalate: true };
+    let Some(node) = node else { return verify };
+    let Some(fields) = report.fields(node, "`verify`", &["after", "expect", "else"]) else { return verify };
+    verify.after = duration_or(report, fields, "after", verify.after);
+    let expect = fields.get("expect").and_then(|n| report.fields(n, "`expect`", &["probability_drop"]));
+    if let Some(drop) = expect.and_then(|f| f.get("probability_drop")).and_then(|n| report.ratio(n)) {
+        verify.probability_drop = drop;
+    }
+    let words = [("escalate", true), ("latch", false)];
+    if let Some(escalate) = fields.get("else").and_then(|n| report.word(n, "a value of `else`", &words, &[])) {
+        verify.escalate = escalate;
+    }
+    verify
+}
+
+fn read_pool(
+    report: &mut Report,
+    main: &MainFile,
+    node: &Node,
+    names: &mut BTreeMap<String, Place>,
+) -> Option<PoolSettings> {
+    let fields = report.fields(node, "a pool", &["name", "capacity", "node_label", "workloads", "kubernetes"])?;
+    let name = report.required(fields, "a pool", "name").and_then(|n| {
+        let name = report.name(n, "a pool's name")?;
+        claim(report, names, "pools", "policy/duplicate-pool", &name, n.at);
+        Some(name)
+    });
+    if fields.key_at("kubernetes").is_some() {
+        not_yet(report, fields, "kubernetes", "tell the pool's `capacity` by PromQL");
+        return None;
+    }
+    let capacity = report.required(fields, "a pool", "capacity").and_then(|n| read_capacity(report, main, n));
+    let node_label = match fields.get("node_label") {
+        Some(n) => report.text(n, "a label name").and_then(|text| report.label_name(&text, n.at)),
+        None => Some("node".to_owned()),
+    };
+    let mut workloads = Vec::new();
+    if let Some(list) = fields.get("workloads") {
+        for item in report.list(list, "workloads") {
+            workloads.extend(read_workload(report, main, item));
+        }
+    }
+    let (capacity, used) = capacity?;
+    Some(PoolSettings { name: name?, capacity, used, node_label: node_label?, workloads })
+}
+
+type Expressions = BTreeMap<String, Query>;
+
+/// Resources with what there is, and beside them `used` with the same resources.
+fn read_capacity(report: &mut Report, main: &MainFile, node: &Node) -> Option<(Expressions, Expressions)> {
+    let fields = report.mapping(node, "`capacity`")?;
+    let capacity = read_resources(report, main, fields);
+    let used_fields = fields.get("used").and_then(|n| report.mapping(n, "`used`"));
+    let used = used_fields.map(|used| read_resources(report, main, used)).unwrap_or_default();
+    if fields.entries().all(|(key, _)| key.text == "used") {
+        report.error(
+            node.at,
+            "config/missing-field",
+            "`capacity` names no resource",
+            "add `cpu: '…'` or `memory: '…'`",
+        );
+    }
+    let names: Vec<&str> = fields.entries().map(|(key, _)| key.text.as_str()).filter(|name| *name != "used").collect();
+    for (key, _) in used_fields.iter().flat_map(|used| used.entries()) {
+        if !names.contains(&key.text.as_str()) {
+            let message = format!("`used.{}` has no capacity beside it", key.text);
+            report.error(key.at, "policy/unknown-resource", message, format!("the capacity has {}", quoted(&names)));
+        }
+    }
+    for (key, _) in fields.entries().filter(|(key, _)| key.text != "used") {
+        let is_used = used_fields.is_some_and(|used| used.get(&key.text).is_some());
+        if !is_used {
+            let message = format!("capacity `{}` has no `used` beside it: all of it counts as free", key.text);
+            let help = format!("add `used: {{ {}: '…' }}`", key.text);
+            report.error(key.at, "policy/use-unknown", message, help);
+        }
+    }
+    Some((capacity, used))
+}
+
+fn read_resources(report: &mut Report, main: &MainFile, fields: Fields<'_>) -> Expressions {
+    let mut resources = BTreeMap::new();
+    for (key, value) in fields.entries().filter(|(key, _)| key.text != "used") {
+        let name = report.label_name(&key.text, key.at);
+        let query = expression(report, main, value);
+        if let (Some(name), Some(query)) = (name, query) {
+            resources.insert(name, query);
+        }
+    }
+    resources
+}
+
+fn read_workload(report: &mut Report, main: &MainFile, node: &Node) -> Option<WorkloadSettings> {
+    const KNOWN: [&str; 7] = ["kind", "by", "replicas", "requests", "priority", "replicas_min", "placement"];
+    let fields = report.fields(node, "a workload", &KNOWN)?;
+    let kind = report.required(fields, "a workload", "kind").and_then(|n| report.name(n, "a kind"));
+    let by = report.required(fields, "a workload", "by").map(|n| report.label_names(n));
+    let replicas = report.required(fields, "a workload", "replicas").and_then(|n| expression(report, main, n));
+    let requests = report
+        .required(fields, "a workload", "requests")
+        .and_then(|n| report.mapping(n, "`requests`"))
+        .map(|requests| read_resources(report, main, requests));
+    let priority = fields.get("priority").and_then(|n| report.number_or_query(n));
+    let replicas_min = fields.get("replicas_min").and_then(|n| report.number_or_query(n));
+    let placement = fields.get("placement").and_then(|n| expression(report, main, n));
+    Some(WorkloadSettings {
+        kind: kind?,
+        by: by?,
+        replicas: replicas?,
+        requests: requests?,
+        priority,
+        replicas_min,
+        placement,
+    })
+}
