@@ -22,3 +22,4 @@ pub mod plan;
 pub mod act;
 pub mod audit;
 pub mod config;
+pub mod cycle;

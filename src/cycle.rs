@@ -1,0 +1,220 @@
+//! One pass over the stages, in order: the way of a decision.
+//!
+//! Everything here is synchronous and depends only on its arguments and on what earlier passes left in [`Cycle`].
+//! Two replicas that are fed the same samples make the same reports.
+
+mod capacity;
+mod observe;
+mod quality;
+mod watches;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::config::Settings;
+use crate::health::{self, Assessment, HealthTrack, Outcomes, PredictRule, Rule, SignalAssessment, Subject};
+use crate::model::{ComponentId, Labels, METRIC_NAME, Sample, Timestamp};
+use crate::plan::{self, Carry, Gates, Ledger, Plan, PlanInput};
+use crate::store::Store;
+
+use self::observe::Observer;
+use self::watches::Watches;
+
+pub use self::observe::RULE_COMPONENTS_MAX;
+pub use self::quality::{QualityWindow, RuleQuality};
+pub use self::watches::SIGNAL_METRIC;
+
+/// Something that could not be evaluated in a pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The rule, signal or pool.
+    pub what: String,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// What one pass made.
+#[derive(Debug)]
+pub struct Report {
+    /// When.
+    pub at: Timestamp,
+    /// What is thought of each component, by rank; those that have none come last.
+    pub assessments: Vec<Assessment>,
+    /// What the plan was made from.
+    pub input: PlanInput,
+    /// The plan.
+    pub plan: Plan,
+    /// What could not be evaluated.
+    pub faults: Vec<Fault>,
+    /// How many signals are watched.
+    pub signals: usize,
+    /// What each rule's predictions have been worth.
+    pub quality: Vec<RuleQuality>,
+    /// Lead times, in seconds, of the breaches that began in this pass: rule and lead.
+    pub leads: Vec<(String, f64)>,
+}
+
+/// What passes leave for later passes.
+#[derive(Debug, Default)]
+pub struct Cycle {
+    watches: Watches,
+    tracks: BTreeMap<ComponentId, HealthTrack>,
+    outcomes: Outcomes,
+    carry: Carry,
+}
+
+impl Cycle {
+    /// A cycle that has seen nothing.
+    pub fn new() -> Cycle {
+        Cycle::default()
+    }
+
+    /// One pass: evaluate the rules, foresee each signal, assess and rank the components, measure what is free, plan.
+    pub fn run(&mut self, store: &Store, settings: &Settings, ledger: Ledger, gates: Gates, now: Timestamp) -> Report {
+        let mut observer = Observer::new(store, settings, now);
+        self.watches.retain_rules(predict_rules(settings));
+        self.watches.mark_own_actions(&ledger, now);
+        for group in settings.groups.iter().filter(|group| now.align_down(group.interval) == now) {
+            observer.evaluate_group(group, |rule, signal, readings| {
+                self.watches.take(store, settings, (rule, signal, group.interval), readings, now);
+            });
+        }
+        self.watches.foresee(now);
+
+        let impacts = impacts(&mut observer, settings, &self.watches);
+        let mut assessments = self.assess(settings, &impacts, now);
+        health::rank(&mut assessments);
+        keep_as_series(store, &assessments, now);
+        quality::resolve(&mut self.outcomes, settings, &assessments, &ledger, now);
+
+        let capacity = capacity::measure(&mut observer, &settings.pools);
+        let input = PlanInput {
+            now,
+            assessments: assessments.iter().map(without_paths).collect(),
+            capacity,
+            policies: settings.policies.clone(),
+            ledger,
+            carry: std::mem::take(&mut self.carry),
+            gates,
+        };
+        let plan = plan::plan(&input);
+        self.carry = plan.carry.clone();
+        Report {
+            at: now,
+            assessments,
+            input,
+            plan,
+            faults: observer.faults,
+            signals: self.watches.len(),
+            quality: quality::of_rules(&self.outcomes, now),
+            leads: self.outcomes.drain_leads(),
+        }
+    }
+
+    fn assess(&mut self, settings: &Settings, impacts: &BTreeMap<ComponentId, f64>, now: Timestamp) -> Vec<Assessment> {
+        let mut signals: BTreeMap<ComponentId, Vec<SignalAssessment>> = BTreeMap::new();
+        let mut rules: BTreeMap<ComponentId, Vec<&PredictRule>> = BTreeMap::new();
+        for rule in predict_rules(settings) {
+            for signal in &rule.signals {
+                for (component, foresight) in self.watches.foresights(rule, signal) {
+                    let assessed = SignalAssessment::new(rule, signal, foresight.clone());
+                    signals.entry(component.clone()).or_default().push(assessed);
+                    let of_component = rules.entry(component.clone()).or_default();
+                    if of_component.last().is_none_or(|last| last.name != rule.name) {
+                        of_component.push(rule);
+                    }
+                }
+            }
+        }
+        let assessments = signals.into_iter().map(|(component, signals)| {
+            let impact = impacts.get(&component).copied().unwrap_or(0.0);
+            let track = self.tracks.entry(component.clone()).or_default();
+            health::assess(subject(&component, &rules[&component], impact), signals, track, now)
+        });
+        let assessments: Vec<Assessment> = assessments.collect();
+        self.tracks.retain(|component, _| impacts.contains_key(component));
+        assessments
+    }
+}
+
+/// What is assessed: a component with what its rules say of it.
+fn subject(component: &ComponentId, rules: &[&PredictRule], impact: f64) -> Subject {
+    let own_label = |name: &str| component.label(name).unwrap_or("").to_owned();
+    let (namespace, name) = match rules.iter().find_map(|rule| rule.target.as_ref()) {
+        Some(target) => (target.namespace.as_deref().map(own_label).unwrap_or_default(), own_label(&target.name)),
+        None => (own_label("namespace"), own_label(&component.kind)),
+    };
+    Subject {
+        component: component.clone(),
+        horizon: rules.iter().map(|rule| rule.horizon).max().unwrap_or_default(),
+        impact,
+        labels: Labels::new(rules.iter().flat_map(|rule| rule.labels.iter())),
+        target_namespace: namespace,
+        target_name: name,
+    }
+}
+
+/// The assessment without the fans of its forecasts, at which no plan looks: a decision's record stays small.
+fn without_paths(assessment: &Assessment) -> Assessment {
+    let mut assessment = assessment.clone();
+    assessment.signals.iter_mut().for_each(|signal| signal.foresight.path = None);
+    assessment
+}
+
+/// All predict rules, in the order of the files.
+pub fn predict_rules(settings: &Settings) -> impl Iterator<Item = &PredictRule> {
+    settings.groups.iter().flat_map(|group| &group.rules).filter_map(|rule| match rule {
+        Rule::Predict(rule) => Some(&**rule),
+        Rule::Record(_) => None,
+    })
+}
+
+/// Own impacts of all components, then what flows to each from those that depend on it.
+fn impacts(observer: &mut Observer<'_>, settings: &Settings, watches: &Watches) -> BTreeMap<ComponentId, f64> {
+    let mut own: BTreeMap<ComponentId, f64> = BTreeMap::new();
+    let mut edges: BTreeSet<(ComponentId, ComponentId)> = BTreeSet::new();
+    for rule in predict_rules(settings) {
+        let watched = rule.signals.iter().flat_map(|signal| watches.foresights(rule, signal)).map(|(id, _)| id);
+        let components: BTreeSet<&ComponentId> = watched.collect();
+        for (component, impact) in observer.impacts_of(rule, components.into_iter()) {
+            let entry = own.entry(component).or_insert(0.0);
+            *entry = entry.max(impact);
+        }
+        for edge in &rule.depends_on {
+            for element in observer.elements(&format!("{} depends_on {}", rule.name, edge.kind), &edge.expr) {
+                let dependent = ComponentId::of(&rule.kind, &rule.by, &element.labels);
+                edges.insert((dependent, ComponentId::of(&edge.kind, &edge.by, &element.labels)));
+            }
+        }
+    }
+    let edges: Vec<_> = edges.into_iter().collect();
+    health::impacts(&own, &edges)
+}
+
+/// Keeps health, probability and expected loss as series, so that their past can be queried here too.
+fn keep_as_series(store: &Store, assessments: &[Assessment], now: Timestamp) {
+    for assessment in assessments {
+        let values = [
+            ("forestall_component_health_ratio", assessment.health),
+            ("forestall_component_failure_probability", assessment.probability),
+            ("forestall_component_expected_loss_ratio", assessment.health.map(|_| assessment.expected_loss)),
+        ];
+        for (name, value) in values.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            let labels = component_labels(assessment).with(METRIC_NAME, name);
+            store.append(&labels, Sample { at: now, value });
+        }
+    }
+}
+
+/// The identity labels of a component's metrics: `component`, `kind`, its own labels, `horizon`.
+pub fn component_labels(assessment: &Assessment) -> Labels {
+    let own = [
+        ("component".to_owned(), assessment.component.to_string()),
+        ("kind".to_owned(), assessment.component.kind.clone()),
+        ("horizon".to_owned(), assessment.horizon.to_string()),
+    ];
+    Labels::new(assessment.component.labels.iter().cloned().chain(own))
+}
+
+/// A report behind a shared pointer: readers keep theirs while the next is made.
+pub type SharedReport = Arc<Report>;
