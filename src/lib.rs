@@ -23,3 +23,4 @@ pub mod act;
 pub mod audit;
 pub mod config;
 pub mod cycle;
+pub mod api;
