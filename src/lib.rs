@@ -24,3 +24,4 @@ pub mod audit;
 pub mod config;
 pub mod cycle;
 pub mod api;
+pub mod app;

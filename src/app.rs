@@ -1,0 +1,388 @@
+//! Builds everything, runs the passes and what follows from them, reloads, and stops in order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc, watch};
+
+use crate::act::{self, CarriedOut, Done, Executor};
+use crate::api::{self, Parts, Shared, WebOptions, Wish};
+use crate::audit::{self, Journal, JournalError, Notifier, RuleAnnotations, Told};
+use crate::clock::Clock;
+use crate::config::{self, Keep, Problem, Settings};
+use crate::cycle::{Cycle, Report, predict_rules};
+use crate::model::{Millis, Timestamp};
+use crate::plan::{Action, Gates, Plan};
+use crate::store::{Matcher, Store};
+
+/// How often what is older than the retention is dropped.
+const EXPIRE_EVERY: Millis = Millis(30 * Millis::SECOND.0);
+
+/// How long each part may take to end when forestall stops.
+const STOP_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// What an app is built from.
+#[derive(Debug)]
+pub struct Options {
+    /// The main configuration file; the embedded defaults where absent.
+    pub config_file: Option<PathBuf>,
+    /// Where the journal is kept; in memory where absent.
+    pub storage_path: Option<PathBuf>,
+    /// Flags of the web server.
+    pub web: WebOptions,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// Why an app could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The configuration has problems; all of them.
+    #[error("{0}")]
+    Config(String),
+    /// An actuator or a notification target could not be set up.
+    #[error("{0}")]
+    Setup(String),
+    /// The journal could not be opened.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// Everything that runs.
+#[derive(Debug)]
+pub struct App {
+    shared: Arc<Shared>,
+    config_file: Option<PathBuf>,
+    cycle: Arc<parking_lot::Mutex<Cycle>>,
+    executor: ArcSwap<Executor>,
+    last: Mutex<Option<Plan>>,
+    told: parking_lot::Mutex<Told>,
+    wishes: Mutex<mpsc::Receiver<Wish>>,
+    expired_at: parking_lot::Mutex<Timestamp>,
+}
+
+impl App {
+    /// Reads the configuration and builds an app from it.
+    ///
+    /// # Errors
+    /// All problems of the configuration; a journal or actuator that cannot be set up.
+    pub fn build(options: Options) -> Result<App, AppError> {
+        let (settings, warnings) = read_settings(options.config_file.as_deref()).map_err(AppError::Config)?;
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        App::from_settings(settings, options)
+    }
+
+    /// Builds an app from settings that were read already.
+    ///
+    /// # Errors
+    /// A journal or actuator that cannot be set up.
+    pub fn from_settings(settings: Settings, options: Options) -> Result<App, AppError> {
+        let journal = Arc::new(match &options.storage_path {
+            Some(folder) => {
+                std::fs::create_dir_all(folder)
+                    .map_err(|error| AppError::Setup(format!("{}: {error}", folder.display())))?;
+                Journal::open(&folder.join("journal.sqlite"))?
+            }
+            None => Journal::in_memory(),
+        });
+        let store = Arc::new(Store::new(settings.store.clone()));
+        store.keep_only(keep_of(&settings));
+        let executor = executor_of(&settings, &journal, &options.clock)?;
+        let sinks = audit::build_sinks(&settings.notify).map_err(|error| AppError::Setup(error.to_string()))?;
+        let notifier = Arc::new(Notifier::new(sinks, options.clock.clone()));
+        let clock = options.clock;
+        let (shared, wishes) = Shared::new(Parts { clock, store, settings, journal, notifier, options: options.web });
+        Ok(App {
+            shared,
+            config_file: options.config_file,
+            cycle: Arc::default(),
+            executor: ArcSwap::from_pointee(executor),
+            last: Mutex::default(),
+            told: parking_lot::Mutex::default(),
+            wishes: Mutex::new(wishes),
+            expired_at: parking_lot::Mutex::default(),
+        })
+    }
+
+    /// What handlers see; also for tests and the demo.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Serves HTTP on the listener and runs the passes until `stop` says so, or someone wishes it over HTTP.
+    ///
+    /// # Errors
+    /// Where the listener breaks.
+    pub async fn serve(self: Arc<App>, listener: TcpListener, stop: watch::Receiver<bool>) -> std::io::Result<()> {
+        let ended = watch::Sender::new(false);
+        let server = tokio::spawn({
+            let service = api::router(self.shared.clone()).into_make_service_with_connect_info::<SocketAddr>();
+            let end = ended.subscribe();
+            async move { axum::serve(listener, service).with_graceful_shutdown(stopped(end)).await }
+        });
+        let notifier = tokio::spawn({
+            let shared = self.shared.clone();
+            let end = ended.subscribe();
+            async move { shared.notifier.run(stopped(end)).await }
+        });
+        self.run_passes(stop).await;
+        tracing::info!("stopping");
+        ended.send_replace(true);
+        notifier.await.map_err(std::io::Error::other)?;
+        // What is still queued gets its try, not more: a sink that is away must not hold up the stop.
+        if tokio::time::timeout(STOP_WAIT, self.shared.notifier.drain()).await.is_err() {
+            tracing::warn!("notices were left unsent");
+        }
+        // Connections that are kept alive get a moment, not for ever.
+        match tokio::time::timeout(STOP_WAIT, server).await {
+            Ok(served) => served.map_err(std::io::Error::other)?,
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn run_passes(&self, stop: watch::Receiver<bool>) {
+        let mut wishes = self.wishes.lock().await;
+        let clock = &self.shared.clock;
+        let mut done_to = clock.now().align_down(self.pass_interval());
+        loop {
+            let interval = self.pass_interval();
+            // Passes that were missed are not made up for: the present is what counts.
+            let next = clock.now().align_down(interval).max(done_to) + interval;
+            tokio::select! {
+                () = stopped(stop.clone()) => return,
+                wish = wishes.recv() => match wish {
+                    Some(Wish::Reload(done)) => { let _ = done.send(self.reload()); }
+                    Some(Wish::Quit) | None => return,
+                },
+                () = clock.sleep_until(next) => {
+                    done_to = clock.now().align_down(interval).max(next);
+                    self.pass(done_to).await;
+                }
+            }
+        }
+    }
+
+    /// How often there is a pass: the longest step that meets the multiples of every group's interval.
+    pub fn pass_interval(&self) -> Millis {
+        let settings = self.shared.settings.load();
+        let groups = settings.groups.iter().map(|group| group.interval);
+        groups.reduce(greatest_common_divisor).unwrap_or(settings.global.evaluation_interval)
+    }
+
+    /// One pass at `now`, and what follows from it: the decision is written down, told, and carried out.
+    pub async fn pass(&self, now: Timestamp) {
+        let started = self.shared.clock.now();
+        self.follow_up(now).await;
+        let Some(report) = self.run_cycle(now).await else { return };
+        self.shared.report.store(Some(report.clone()));
+        self.shared.ready.store(true, Ordering::Relaxed);
+        let mut last = self.last.lock().await;
+        self.decide(&report, last.as_ref()).await;
+        *last = Some(report.plan.clone());
+        let took = self.shared.clock.now() - started;
+        self.shared.meters.observe_cycle(took.as_secs_f64(), took > self.pass_interval());
+    }
+
+    async fn run_cycle(&self, now: Timestamp) -> Option<Arc<Report>> {
+        let settings = self.shared.settings.load_full();
+        let store = self.shared.store.clone();
+        let cycle = self.cycle.clone();
+        let ledger = self.shared.journal.ledger(now);
+        let gates = self.gates(&settings);
+        let expire = {
+            let mut expired_at = self.expired_at.lock();
+            let due = now - *expired_at >= EXPIRE_EVERY;
+            if due {
+                *expired_at = now;
+            }
+            due
+        };
+        let task = tokio::task::spawn_blocking(move || {
+            if expire {
+                store.expire(now);
+            }
+            cycle.lock().run(&store, &settings, ledger, gates, now)
+        });
+        match task.await {
+            Ok(report) => Some(Arc::new(report)),
+            Err(panic) => {
+                tracing::error!(%panic, "a pass broke; nothing is decided until the next");
+                None
+            }
+        }
+    }
+
+    fn gates(&self, settings: &Settings) -> Gates {
+        Gates {
+            mode: settings.global.mode,
+            hold_until: Some(self.shared.started_at + settings.global.start_hold),
+            paused: false,
+            journal_ok: self.shared.journal_works(),
+            follower: false,
+            interval: self.pass_interval(),
+            released: std::mem::take(&mut self.shared.released.lock()),
+            approved: self.shared.approved.lock().clone(),
+        }
+    }
+
+    /// Writes the decision down, tells those who want to know, and acts.
+    async fn decide(&self, report: &Report, last: Option<&Plan>) {
+        let shared = &self.shared;
+        for fault in &report.faults {
+            tracing::warn!(what = fault.what, why = fault.why, "could not be evaluated");
+        }
+        for (rule, lead) in &report.leads {
+            shared.meters.observe_lead(rule, *lead);
+        }
+        self.count_declined(&report.plan, last);
+        // While the journal is broken each pass tries it again: the decision is what shows that it works.
+        if audit::worth_keeping(last, &report.plan) || !shared.journal_works() {
+            let journal = shared.journal.clone();
+            let (input, plan) = (report.input.clone(), report.plan.clone());
+            let written = tokio::task::spawn_blocking(move || journal.record_decision(&input, &plan)).await;
+            let works = match written.map_err(|panic| panic.to_string()).map(|w| w.map_err(|e| e.to_string())) {
+                Ok(Ok(_)) => true,
+                Ok(Err(error)) | Err(error) => {
+                    tracing::error!(error, "the journal cannot be written; nothing is acted on");
+                    false
+                }
+            };
+            shared.journal_ok.store(works, Ordering::Relaxed);
+            if !works {
+                return;
+            }
+        }
+        let carried = self.executor.load_full().carry_out(&report.plan).await;
+        self.settle(&report.plan.actions, &carried);
+        // An approval is for one action: carried out, or no longer wanted, it is used up.
+        shared.approved.lock().retain(|id| report.plan.waiting.iter().any(|action| action.id == *id));
+        self.tell(report, &carried.done);
+    }
+
+    /// Tells those who want to know what is at risk, what was decided, and what came of it.
+    fn tell(&self, report: &Report, done: &[Done]) {
+        let settings = self.shared.settings.load();
+        let annotations: RuleAnnotations =
+            predict_rules(&settings).map(|rule| (rule.name.clone(), rule.annotations.clone())).collect();
+        let mut notices = audit::notices_of(&report.plan, &report.assessments, &annotations, &mut self.told.lock());
+        notices.extend(audit::notices_of_outcomes(&report.plan.actions, done, self.shared.clock.now()));
+        self.shared.notifier.push(&notices);
+    }
+
+    fn count_declined(&self, plan: &Plan, last: Option<&Plan>) {
+        for declined in &plan.declined {
+            let known = last.is_some_and(|last| {
+                last.declined.iter().any(|d| d.component == declined.component && d.reason == declined.reason)
+            });
+            if !known {
+                self.shared.meters.count_declined(declined);
+            }
+        }
+    }
+
+    /// Asks for actions that were sent and have no outcome yet; after a start, for those that were under way when the
+    /// last process ended. Nothing is sent again.
+    async fn follow_up(&self, now: Timestamp) {
+        let ledger = self.shared.journal.ledger(now);
+        let under_way: Vec<Action> =
+            ledger.actions.into_iter().filter(|past| past.outcome.is_none()).map(|past| past.action).collect();
+        let carried = self.executor.load_full().follow_up(&under_way).await;
+        self.settle(&under_way, &carried);
+        let notices = audit::notices_of_outcomes(&under_way, &carried.done, self.shared.clock.now());
+        self.shared.notifier.push(&notices);
+    }
+
+    /// Counts outcomes, and stops acting where the journal could not take them.
+    fn settle(&self, actions: &[Action], carried: &CarriedOut) {
+        if let Some(error) = &carried.stopped {
+            tracing::error!(%error, "acting has stopped");
+            self.shared.journal_ok.store(false, Ordering::Relaxed);
+        }
+        for done in &carried.done {
+            if let Some(action) = actions.iter().find(|action| action.id == done.action_id) {
+                self.shared.meters.count_outcome(action, done.outcome, done.took.map(Millis::as_secs_f64));
+            }
+        }
+    }
+
+    /// Reads the configuration again. The last good one stays in force when the new one has problems.
+    ///
+    /// # Errors
+    /// All problems, as text for a person.
+    pub fn reload(&self) -> Result<(), String> {
+        let loaded = read_settings(self.config_file.as_deref()).and_then(|(settings, warnings)| {
+            for warning in &warnings {
+                tracing::warn!("{warning}");
+            }
+            let executor = executor_of(&settings, &self.shared.journal, &self.shared.clock);
+            Ok((executor.map_err(|error| error.to_string())?, settings))
+        });
+        match loaded {
+            Ok((executor, settings)) => {
+                self.executor.store(Arc::new(executor));
+                self.shared.store.keep_only(keep_of(&settings));
+                self.tell_differences(&settings);
+                self.shared.settings.store(Arc::new(settings));
+                self.shared.meters.count_reload("ok");
+                tracing::info!("configuration reloaded");
+                Ok(())
+            }
+            Err(problems) => {
+                self.shared.meters.count_reload("failed");
+                tracing::error!("configuration not reloaded, the last good one stays:\n{problems}");
+                Err(problems)
+            }
+        }
+    }
+
+    /// A wider mode is audited when it is switched on; what takes effect at the next start only is said.
+    fn tell_differences(&self, settings: &Settings) {
+        let before = self.shared.settings.load();
+        for setting in config::restart_needed(&before, settings) {
+            tracing::warn!(setting, "changed, and takes effect at the next start");
+        }
+        for (policy, from, to) in config::widened(&before, settings) {
+            let text = format!("policy {policy}: {from:?} to {to:?}");
+            tracing::warn!(mode = text, "a wider mode was switched on");
+            if let Err(error) = self.shared.journal.note("mode", &text, self.shared.clock.now()) {
+                tracing::error!(%error, "the wider mode could not be written down");
+            }
+        }
+    }
+}
+
+fn greatest_common_divisor(a: Millis, b: Millis) -> Millis {
+    if b == Millis::ZERO { a } else { greatest_common_divisor(b, Millis(a.0 % b.0)) }
+}
+
+/// Ends when the flag is up, or when nobody holds it any more.
+async fn stopped(mut flag: watch::Receiver<bool>) {
+    let _ = flag.wait_for(|up| *up).await;
+}
+
+/// The settings of a file, or the embedded ones; all problems as one text.
+fn read_settings(file: Option<&std::path::Path>) -> Result<(Settings, Vec<Problem>), String> {
+    match file {
+        Some(file) => config::load(file).map_err(|problems| problems.to_string()),
+        None => Ok((config::defaults(), Vec::new())),
+    }
+}
+
+/// What new series must meet to be stored; anything where everything is kept.
+fn keep_of(settings: &Settings) -> Option<Vec<Vec<Matcher>>> {
+    match settings.keep {
+        Keep::All => None,
+        Keep::Rules { .. } => Some(settings.selectors()),
+    }
+}
+
+fn executor_of(settings: &Settings, journal: &Arc<Journal>, clock: &Clock) -> Result<Executor, AppError> {
+    let actuators = act::build(&settings.actuators).map_err(|error| AppError::Setup(error.to_string()))?;
+    Ok(Executor { actuators, record: journal.clone(), clock: clock.clone() })
+}
