@@ -25,3 +25,4 @@ pub mod config;
 pub mod cycle;
 pub mod api;
 pub mod app;
+pub mod cli;

@@ -1,3 +1,5 @@
 //! The `forestall` command: everything is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    forestall::cli::run()
+}

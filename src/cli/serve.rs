@@ -1,0 +1,124 @@
+//! `forestall serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::{BAD_USAGE, LogFormat, complain, named, runtime, start_logging};
+use crate::api::WebOptions;
+use crate::app::{App, AppError, Options};
+use crate::clock::Clock;
+
+/// Flags of `serve`, named as Prometheus names its own.
+#[derive(Debug, clap::Args)]
+pub(super) struct ServeArguments {
+    /// The main configuration file; without it the embedded defaults (observe mode) apply.
+    #[arg(long = "config.file", value_name = "FILE")]
+    config_file: Option<PathBuf>,
+    /// Where to listen. An address that others can reach needs --web.allow-unauthenticated.
+    #[arg(long = "web.listen-address", value_name = "HOST:PORT", default_value = "127.0.0.1:9797")]
+    listen_address: String,
+    /// Listen on an address that others can reach although nobody has to sign in.
+    #[arg(long = "web.allow-unauthenticated")]
+    allow_unauthenticated: bool,
+    /// Allow reload and quit over HTTP.
+    #[arg(long = "web.enable-lifecycle")]
+    enable_lifecycle: bool,
+    /// The folder of the journal.
+    #[arg(long = "storage.path", value_name = "FOLDER", default_value = "data")]
+    storage_path: PathBuf,
+    /// What is logged: error, warn, info, debug, trace.
+    #[arg(long = "log.level", value_name = "LEVEL", default_value = "info")]
+    log_level: String,
+    /// How log lines look.
+    #[arg(long = "log.format", value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+/// Runs the server until it is told to stop.
+pub(super) fn run(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
+    start_logging(&arguments.log_level, arguments.log_format);
+    runtime()?.block_on(serve(arguments))
+}
+
+async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host(&arguments.listen_address)
+        .await
+        .with_context(|| format!("--web.listen-address={} is no address", arguments.listen_address))?
+        .collect();
+    if !arguments.allow_unauthenticated && addresses.iter().any(|address| !address.ip().is_loopback()) {
+        complain(&format!(
+            "--web.listen-address={} can be reached by others and nobody has to sign in; listen on 127.0.0.1, put a \
+             proxy that authenticates in front, or say --web.allow-unauthenticated",
+            arguments.listen_address
+        ));
+        return Ok(ExitCode::from(BAD_USAGE));
+    }
+    // The listener opens first: samples that come while the rest is set up wait in its queue.
+    let listener = TcpListener::bind(&addresses[..])
+        .await
+        .with_context(|| format!("cannot listen on {}", arguments.listen_address))?;
+    let web = WebOptions { enable_lifecycle: arguments.enable_lifecycle, flags: flags(&arguments) };
+    let options = Options {
+        config_file: arguments.config_file.clone(),
+        storage_path: Some(arguments.storage_path.clone()),
+        web,
+        clock: Clock::wall(),
+    };
+    let app = match App::build(options) {
+        Ok(app) => Arc::new(app),
+        Err(AppError::Config(problems)) => {
+            complain(&format!("{} cannot be used:\n{problems}", named(&arguments.config_file)));
+            return Ok(ExitCode::from(BAD_USAGE));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    tracing::info!(
+        address = %listener.local_addr()?, config = named(&arguments.config_file), version = env!("CARGO_PKG_VERSION"),
+        "listening"
+    );
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(listen_to_signals(app.clone(), stop));
+    app.serve(listener, stopped).await?;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// SIGHUP reloads; SIGTERM and SIGINT stop.
+async fn listen_to_signals(app: Arc<App>, stop: watch::Sender<bool>) {
+    let signals = (signal(SignalKind::hangup()), signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut hangup), Ok(mut terminate), Ok(mut interrupt)) = signals else {
+        tracing::error!("signals cannot be listened to; stop with SIGKILL");
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => { let _ = app.reload(); }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    stop.send_replace(true);
+}
+
+/// All flags with their values, for `status/flags`.
+fn flags(arguments: &ServeArguments) -> Vec<(String, String)> {
+    let text = |path: &PathBuf| path.display().to_string();
+    [
+        ("config.file", arguments.config_file.as_ref().map(text).unwrap_or_default()),
+        ("web.listen-address", arguments.listen_address.clone()),
+        ("web.allow-unauthenticated", arguments.allow_unauthenticated.to_string()),
+        ("web.enable-lifecycle", arguments.enable_lifecycle.to_string()),
+        ("storage.path", text(&arguments.storage_path)),
+        ("log.level", arguments.log_level.clone()),
+        ("log.format", if matches!(arguments.log_format, LogFormat::Json) { "json" } else { "text" }.to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
+}
