@@ -4,4 +4,5 @@ mod config;
 mod foresight_bench;
 mod proto;
 mod query_scripts;
+mod real;
 mod scenarios;

@@ -1,0 +1,45 @@
+# The two commands to know: `make run` shows what forestall does, `make test` runs every test.
+
+# Where the real Prometheus, Alertmanager and node_exporter of the tests are unpacked.
+export FORESTALL_PARTS ?= $(CURDIR)/target/parts
+# Where the browser of the page's test, and what drives it, is found.
+export FORESTALL_BROWSER ?= $(CURDIR)/target/browser
+
+.PHONY: help run test bench lint fmt parts browser toolchain
+
+help:
+	@echo 'make run    the demo: a simulated fleet with and without forestall, in minutes (ARGS="--seed 2 --once")'
+	@echo 'make test   all tests, with the real Prometheus, Alertmanager and node_exporter and a browser, fetched on first use'
+	@echo 'make bench  remote-write ingestion beside the real Prometheus (ARGS="--series 100000 --rounds 5")'
+	@echo 'make lint   format, clippy, documentation, shell scripts, Dockerfile and compose file'
+	@echo 'make fmt    puts the code into its format'
+
+run: toolchain
+	cargo run --locked --release -- demo $(ARGS)
+
+test: toolchain parts browser
+	cargo test --locked
+
+bench: toolchain parts
+	cargo bench --locked --bench ingest -- $(ARGS)
+
+lint: toolchain
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+	tests/setup/lint-files.sh
+
+fmt:
+	cargo fmt
+
+# Real programs for the tests, unpacked without touching the system.
+parts:
+	tests/setup/fetch.sh '$(FORESTALL_PARTS)'
+
+# A browser, and the packages that drive it.
+browser:
+	tests/setup/browser.sh '$(FORESTALL_BROWSER)'
+
+# A Rust toolchain that is new enough, and a C compiler.
+toolchain:
+	@tests/setup/toolchain.sh
