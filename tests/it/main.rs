@@ -1,7 +1,11 @@
 //! All integration tests: one binary, one link.
 
+mod api;
+mod cli;
 mod config;
+mod demo;
 mod deploy;
+mod e2e;
 mod foresight_bench;
 mod proto;
 mod query_scripts;
