@@ -7,6 +7,7 @@ mod demo;
 mod deploy;
 mod e2e;
 mod foresight_bench;
+mod page;
 mod proto;
 mod query_scripts;
 mod real;
