@@ -10,5 +10,7 @@ mod foresight_bench;
 mod page;
 mod proto;
 mod query_scripts;
+mod readme;
 mod real;
 mod scenarios;
+mod tidy;
