@@ -9,7 +9,6 @@ mod quality;
 mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::health::{self, Assessment, HealthTrack, Outcomes, PredictRule, Rule, SignalAssessment, Subject};
@@ -215,6 +214,3 @@ pub fn component_labels(assessment: &Assessment) -> Labels {
     ];
     Labels::new(assessment.component.labels.iter().cloned().chain(own))
 }
-
-/// A report behind a shared pointer: readers keep theirs while the next is made.
-pub type SharedReport = Arc<Report>;

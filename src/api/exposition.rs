@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 
 use super::Shared;
 use super::answer::Refusal;
-use super::meters::word;
+use crate::audit::word;
 use crate::cycle::{Report, component_labels};
 use crate::health::{Assessment, SignalAssessment};
 use crate::model::{Labels, Millis};

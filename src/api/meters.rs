@@ -6,6 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::audit::word;
 use crate::ingest::{Batch, Protocol};
 use crate::plan::{Action, Outcome};
 use crate::store::Appended;
@@ -162,13 +163,5 @@ impl Meters {
     /// Counts a reload.
     pub fn count_reload(&self, result: &str) {
         self.reloads.get_or_create(&ResultLabel { result: result.to_owned() }).inc();
-    }
-}
-
-/// The word by which a unit variant is written everywhere: its serde name.
-pub(super) fn word<T: serde::Serialize>(variant: &T) -> String {
-    match serde_json::to_value(variant) {
-        Ok(serde_json::Value::String(text)) => text,
-        _ => String::new(),
     }
 }

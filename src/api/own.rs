@@ -10,10 +10,9 @@ use serde_json::{Value, json};
 
 use super::answer::{Refusal, success};
 use super::auth::require_operator;
-use super::meters::word;
 use super::params::Params;
 use super::{Shared, views};
-use crate::audit::{Filter, JournalError};
+use crate::audit::{Filter, JournalError, word};
 use crate::cycle::{Report, predict_rules};
 use crate::health::{Assessment, NumberOrQuery};
 

@@ -3,9 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::meters::word;
 use super::words;
-use crate::audit::DecisionSummary;
+use crate::audit::{DecisionSummary, word};
 use crate::cycle::{Report, SIGNAL_METRIC};
 use crate::forecast::{Foresight, Knowledge};
 use crate::health::{Assessment, SignalAssessment};

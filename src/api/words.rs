@@ -145,7 +145,7 @@ pub(super) fn would_change(assessment: &Assessment) -> Vec<String> {
 
 /// What an action does, in a few words: `scale out 6 to 9`; `give back scale out 9 to 6` where it undoes another.
 pub(super) fn change(kind: ActionKind, change: &Change, undoes: Option<&str>) -> String {
-    let name = super::meters::word(&kind).replace('_', " ");
+    let name = crate::audit::word(&kind).replace('_', " ");
     let kind = if undoes.is_some() { format!("give back {name}") } else { name };
     match change {
         Change::Replicas { from, to } => format!("{kind} {from} to {to}"),

@@ -510,8 +510,8 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// How a unit variant is written in JSON, without its quotes.
-pub(super) fn word(variant: &impl Serialize) -> String {
+/// How a unit variant is written in JSON, without its quotes: its word in metrics, answers and the journal alike.
+pub fn word(variant: &impl Serialize) -> String {
     let text = serde_json::to_string(variant).expect("a unit variant is always JSON");
     text.trim_matches('"').to_owned()
 }

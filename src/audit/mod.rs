@@ -12,7 +12,7 @@ mod settings;
 mod sinks;
 mod template;
 
-pub use journal::{Journal, JournalError, RowKind, Settled, Verified};
+pub use journal::{Journal, JournalError, RowKind, Settled, Verified, word};
 pub use lookup::{
     ActionSummary, DECISIONS_DEFAULT, DECISIONS_MAX, DecisionRecord, DecisionSummary, DeclinedSummary, Filter, Replay,
     worth_keeping,

@@ -119,9 +119,6 @@ pub struct Store {
     relief_due: Mutex<Timestamp>,
 }
 
-/// A store behind a shared pointer.
-pub type SharedStore = Arc<Store>;
-
 /// Samples newer than `after`, up to and with `until`, are taken.
 #[derive(Debug, Clone, Copy)]
 struct Window {
