@@ -1,5 +1,7 @@
 //! Builds everything, runs the passes and what follows from them, reloads, and stops in order.
 
+mod keeper;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,9 +17,12 @@ use crate::audit::{self, Journal, JournalError, Notifier, RuleAnnotations, Told}
 use crate::clock::Clock;
 use crate::config::{self, Keep, Problem, Settings};
 use crate::cycle::{Cycle, Report, predict_rules};
+use crate::health::DaySummary;
 use crate::model::{Millis, Timestamp};
 use crate::plan::{Action, Gates, Plan};
 use crate::store::{Matcher, Store};
+
+use self::keeper::Keeper;
 
 /// How often what is older than the retention is dropped.
 const EXPIRE_EVERY: Millis = Millis(30 * Millis::SECOND.0);
@@ -63,6 +68,16 @@ pub struct App {
     told: parking_lot::Mutex<Told>,
     wishes: Mutex<mpsc::Receiver<Wish>>,
     expired_at: parking_lot::Mutex<Timestamp>,
+    /// Keeps what was learned in a file; nobody does where there is no storage path.
+    keeper: Option<Keeper>,
+    kept_at: parking_lot::Mutex<Timestamp>,
+}
+
+/// Whether what was learned is kept now or when the interval is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeepWhen {
+    Due,
+    Now,
 }
 
 impl App {
@@ -96,17 +111,25 @@ impl App {
         let executor = executor_of(&settings, &journal, &options.clock)?;
         let sinks = audit::build_sinks(&settings.notify).map_err(|error| AppError::Setup(error.to_string()))?;
         let notifier = Arc::new(Notifier::new(sinks, options.clock.clone()));
+        let mut cycle = Cycle::new();
+        cycle.recover(journal.quality()?);
+        let keeper = options.storage_path.as_deref().map(Keeper::new);
+        if let Some(keeper) = &keeper {
+            keeper.restore(&mut cycle);
+        }
         let clock = options.clock;
         let (shared, wishes) = Shared::new(Parts { clock, store, settings, journal, notifier, options: options.web });
         Ok(App {
             shared,
             config_file: options.config_file,
-            cycle: Arc::default(),
+            cycle: Arc::new(parking_lot::Mutex::new(cycle)),
             executor: ArcSwap::from_pointee(executor),
             last: Mutex::default(),
             told: parking_lot::Mutex::default(),
             wishes: Mutex::new(wishes),
             expired_at: parking_lot::Mutex::default(),
+            keeper,
+            kept_at: parking_lot::Mutex::default(),
         })
     }
 
@@ -133,6 +156,9 @@ impl App {
         });
         self.run_passes(stop).await;
         tracing::info!("stopping");
+        self.keep_learned(self.shared.clock.now(), KeepWhen::Now).await;
+        let untold = self.cycle.lock().untold(self.shared.clock.now());
+        self.keep_quality(untold).await;
         ended.send_replace(true);
         notifier.await.map_err(std::io::Error::other)?;
         // What is still queued gets its try, not more: a sink that is away must not hold up the stop.
@@ -163,6 +189,7 @@ impl App {
                 () = clock.sleep_until(next) => {
                     done_to = clock.now().align_down(interval).max(next);
                     self.pass(done_to).await;
+                    self.keep_learned(done_to, KeepWhen::Due).await;
                 }
             }
         }
@@ -189,10 +216,34 @@ impl App {
         self.shared.meters.observe_cycle(took.as_secs_f64(), took > self.pass_interval());
     }
 
+    /// Writes what was learned into its file, each snapshot interval and at the end.
+    async fn keep_learned(&self, now: Timestamp, when: KeepWhen) {
+        let Some(keeper) = self.keeper.clone() else { return };
+        let interval = self.shared.settings.load().snapshot_interval;
+        {
+            let mut kept_at = self.kept_at.lock();
+            if *kept_at == Timestamp::default() {
+                // The first is due an interval after the start.
+                *kept_at = now;
+            }
+            if when == KeepWhen::Due && now - *kept_at < interval {
+                return;
+            }
+            *kept_at = now;
+        }
+        let cycle = self.cycle.clone();
+        let written = tokio::task::spawn_blocking(move || keeper.keep(&cycle.lock(), now)).await;
+        match written.map_err(std::io::Error::other).and_then(|written| written) {
+            Ok(watches) => tracing::debug!(watches, "what was learned is kept"),
+            Err(error) => tracing::error!(%error, "what was learned could not be kept; the file before it stays"),
+        }
+    }
+
     async fn run_cycle(&self, now: Timestamp) -> Option<Arc<Report>> {
         let settings = self.shared.settings.load_full();
         let store = self.shared.store.clone();
         let cycle = self.cycle.clone();
+        let failures = std::mem::take(&mut *self.shared.failures.lock());
         let ledger = self.shared.journal.ledger(now);
         let gates = self.gates(&settings);
         let expire = {
@@ -207,7 +258,9 @@ impl App {
             if expire {
                 store.expire(now);
             }
-            cycle.lock().run(&store, &settings, ledger, gates, now)
+            let mut cycle = cycle.lock();
+            cycle.note_failures(failures);
+            cycle.run(&store, &settings, ledger, gates, now)
         });
         match task.await {
             Ok(report) => Some(Arc::new(report)),
@@ -241,6 +294,7 @@ impl App {
             shared.meters.observe_lead(rule, *lead);
         }
         self.count_declined(&report.plan, last);
+        self.keep_quality(report.untold.clone()).await;
         // While the journal is broken each pass tries it again: the decision is what shows that it works.
         if audit::worth_keeping(last, &report.plan) || !shared.journal_works() {
             let journal = shared.journal.clone();
@@ -263,6 +317,25 @@ impl App {
         // An approval is for one action: carried out, or no longer wanted, it is used up.
         shared.approved.lock().retain(|id| report.plan.waiting.iter().any(|action| action.id == *id));
         self.tell(report, &carried.done);
+    }
+
+    /// Writes down what predictions were worth. What cannot be written is tried again in the next pass.
+    async fn keep_quality(&self, untold: Vec<DaySummary>) {
+        if untold.is_empty() {
+            return;
+        }
+        let (journal, now) = (self.shared.journal.clone(), self.shared.clock.now());
+        let written = tokio::task::spawn_blocking(move || {
+            journal.record_quality(&untold, now)?;
+            Ok::<_, JournalError>(untold)
+        });
+        match written.await.map_err(|panic| panic.to_string()).map(|written| written.map_err(|e| e.to_string())) {
+            Ok(Ok(told)) => self.cycle.lock().told(&told),
+            Ok(Err(error)) | Err(error) => {
+                tracing::error!(error, "what predictions were worth could not be written down");
+                self.shared.journal_ok.store(false, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Tells those who want to know what is at risk, what was decided, and what came of it.

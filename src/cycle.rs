@@ -5,13 +5,17 @@
 
 mod capacity;
 mod observe;
+mod priming;
 mod quality;
+mod state;
 mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Settings;
-use crate::health::{self, Assessment, HealthTrack, Outcomes, PredictRule, Rule, SignalAssessment, Subject};
+use crate::health::{
+    self, Assessment, DaySummary, HealthTrack, Outcomes, PredictRule, Rule, SignalAssessment, Subject, Told,
+};
 use crate::model::{ComponentId, Labels, METRIC_NAME, Sample, Timestamp};
 use crate::plan::{self, Carry, Gates, Ledger, Plan, PlanInput};
 use crate::store::Store;
@@ -20,8 +24,9 @@ use self::observe::Observer;
 use self::watches::Watches;
 
 pub use self::observe::RULE_COMPONENTS_MAX;
-pub use self::quality::{QualityWindow, RuleQuality};
-pub use self::watches::SIGNAL_METRIC;
+pub use self::quality::{ChannelQuality, FAILURES_MAX, Failure, QualityWindow, RuleQuality, components_of};
+pub use self::state::StateError;
+pub use self::watches::{SIGNAL_METRIC, lead_min};
 
 /// Something that could not be evaluated in a pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +56,8 @@ pub struct Report {
     pub quality: Vec<RuleQuality>,
     /// Lead times, in seconds, of the breaches that began in this pass: rule and lead.
     pub leads: Vec<(String, f64)>,
+    /// What each rule's predictions were worth on days that are over, where nobody has kept it yet.
+    pub untold: Vec<DaySummary>,
 }
 
 /// What passes leave for later passes.
@@ -59,6 +66,7 @@ pub struct Cycle {
     watches: Watches,
     tracks: BTreeMap<ComponentId, HealthTrack>,
     outcomes: Outcomes,
+    failures: Vec<Failure>,
     carry: Carry,
 }
 
@@ -74,16 +82,17 @@ impl Cycle {
         self.watches.retain_rules(predict_rules(settings));
         self.watches.mark_own_actions(&ledger, now);
         for group in settings.groups.iter().filter(|group| now.align_down(group.interval) == now) {
-            observer.evaluate_group(group, |rule, signal, readings| {
-                self.watches.take(store, settings, (rule, signal, group.interval), readings, now);
+            observer.evaluate_group(group, |rule, observed| {
+                self.watches.take(store, settings, (rule, group.interval), observed, now);
             });
         }
-        self.watches.foresee(now);
+        self.watches.foresee(store, settings, &self.outcomes.calibrations(), now);
 
         let impacts = impacts(&mut observer, settings, &self.watches);
         let mut assessments = self.assess(settings, &impacts, now);
         health::rank(&mut assessments);
         keep_as_series(store, &assessments, now);
+        quality::note_failures(&mut self.outcomes, settings, &assessments, std::mem::take(&mut self.failures), now);
         quality::resolve(&mut self.outcomes, settings, &assessments, &ledger, now);
 
         let capacity = capacity::measure(&mut observer, &settings.pools);
@@ -105,9 +114,31 @@ impl Cycle {
             plan,
             faults: observer.faults,
             signals: self.watches.len(),
-            quality: quality::of_rules(&self.outcomes, now),
+            quality: quality::of_rules(&self.outcomes, settings, now),
             leads: self.outcomes.drain_leads(),
+            untold: self.outcomes.untold(Told::Past, now),
         }
+    }
+
+    /// Hands in failures that somebody else's alerts tell of: the next pass counts them. At most [`FAILURES_MAX`] wait.
+    pub fn note_failures(&mut self, failures: Vec<Failure>) {
+        let room = FAILURES_MAX.saturating_sub(self.failures.len());
+        self.failures.extend(failures.into_iter().take(room));
+    }
+
+    /// Takes over what was known of the rules' predictions before a restart, the oldest summary first.
+    pub fn recover(&mut self, summaries: Vec<DaySummary>) {
+        self.outcomes.recover(summaries);
+    }
+
+    /// What no summary has told of yet, today included: to be kept before the process ends.
+    pub fn untold(&self, now: Timestamp) -> Vec<DaySummary> {
+        self.outcomes.untold(Told::All, now)
+    }
+
+    /// These summaries are kept by someone now.
+    pub fn told(&mut self, summaries: &[DaySummary]) {
+        self.outcomes.told(summaries);
     }
 
     fn assess(&mut self, settings: &Settings, impacts: &BTreeMap<ComponentId, f64>, now: Timestamp) -> Vec<Assessment> {
@@ -115,8 +146,8 @@ impl Cycle {
         let mut rules: BTreeMap<ComponentId, Vec<&PredictRule>> = BTreeMap::new();
         for rule in predict_rules(settings) {
             for signal in &rule.signals {
-                for (component, foresight) in self.watches.foresights(rule, signal) {
-                    let assessed = SignalAssessment::new(rule, signal, foresight.clone());
+                for (component, foresight, peers) in self.watches.foresights(rule, signal) {
+                    let assessed = SignalAssessment::new(rule, signal, foresight.clone(), peers);
                     signals.entry(component.clone()).or_default().push(assessed);
                     let of_component = rules.entry(component.clone()).or_default();
                     if of_component.last().is_none_or(|last| last.name != rule.name) {
@@ -128,7 +159,8 @@ impl Cycle {
         let assessments = signals.into_iter().map(|(component, signals)| {
             let impact = impacts.get(&component).copied().unwrap_or(0.0);
             let track = self.tracks.entry(component.clone()).or_default();
-            health::assess(subject(&component, &rules[&component], impact), signals, track, now)
+            let subject = subject(settings, &component, &rules[&component], impact);
+            health::assess(subject, signals, track, now)
         });
         let assessments: Vec<Assessment> = assessments.collect();
         self.tracks.retain(|component, _| impacts.contains_key(component));
@@ -137,16 +169,20 @@ impl Cycle {
 }
 
 /// What is assessed: a component with what its rules say of it.
-fn subject(component: &ComponentId, rules: &[&PredictRule], impact: f64) -> Subject {
+fn subject(settings: &Settings, component: &ComponentId, rules: &[&PredictRule], impact: f64) -> Subject {
     let own_label = |name: &str| component.label(name).unwrap_or("").to_owned();
     let (namespace, name) = match rules.iter().find_map(|rule| rule.target.as_ref()) {
         Some(target) => (target.namespace.as_deref().map(own_label).unwrap_or_default(), own_label(&target.name)),
         None => (own_label("namespace"), own_label(&component.kind)),
     };
+    // Of several rules the strictest counts.
+    let declines = rules.iter().map(|rule| rule.rapid_decline_per_hour);
+    let decline = declines.map(|own| own.unwrap_or(settings.global.rapid_decline_per_hour)).reduce(f64::min);
     Subject {
         component: component.clone(),
         horizon: rules.iter().map(|rule| rule.horizon).max().unwrap_or_default(),
         impact,
+        rapid_decline_per_hour: decline.unwrap_or(settings.global.rapid_decline_per_hour),
         labels: Labels::new(rules.iter().flat_map(|rule| rule.labels.iter())),
         target_namespace: namespace,
         target_name: name,
@@ -173,7 +209,7 @@ fn impacts(observer: &mut Observer<'_>, settings: &Settings, watches: &Watches) 
     let mut own: BTreeMap<ComponentId, f64> = BTreeMap::new();
     let mut edges: BTreeSet<(ComponentId, ComponentId)> = BTreeSet::new();
     for rule in predict_rules(settings) {
-        let watched = rule.signals.iter().flat_map(|signal| watches.foresights(rule, signal)).map(|(id, _)| id);
+        let watched = rule.signals.iter().flat_map(|signal| watches.foresights(rule, signal)).map(|(id, ..)| id);
         let components: BTreeSet<&ComponentId> = watched.collect();
         for (component, impact) in observer.impacts_of(rule, components.into_iter()) {
             let entry = own.entry(component).or_insert(0.0);

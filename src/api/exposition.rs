@@ -229,6 +229,15 @@ fn encode_signals(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> fmt::
     };
     let outside = rows(|s| s.foresight.outside_interval.map(|outside| f64::from(u8::from(outside))));
     gauges(encoder, "signal_outside_interval", "Whether the newest value left the interval forecast for it", outside)?;
+    let mut peers = Vec::new();
+    for (assessment, signal) in signals() {
+        let Some(distance) = signal.peers else { continue };
+        let labels = signal_labels(assessment, signal);
+        for (of, deviations) in [("value", Some(distance.value)), ("slope", distance.slope)] {
+            peers.extend(deviations.map(|deviations| (pairs(&labels.with("of", of)), deviations)));
+        }
+    }
+    gauges(encoder, "signal_peer_deviation", "Robust deviations from the median of the component's siblings", peers)?;
     let ages = rows(|s| s.foresight.age.map(Millis::as_secs_f64));
     gauges(encoder, "signal_data_age_seconds", "Age of the signal's newest value", ages)?;
     let histories = rows(|s| Some(s.foresight.history.as_secs_f64()));
@@ -274,6 +283,7 @@ fn encode_rules(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> fmt::Re
     gauges(encoder, "rule_brier_score", "Mean squared error of the probabilities", brier)?;
     gauges(encoder, "rule_calibration_error_ratio", "Distance of said and realised probabilities", calibration)?;
     gauges(encoder, "forecast_coverage_ratio", "Share of values inside the interval forecast for them", coverage)?;
+    encode_channels(report, encoder)?;
     let mut models: std::collections::BTreeMap<(&str, &str), f64> = std::collections::BTreeMap::new();
     for signal in report.assessments.iter().flat_map(|a| &a.signals).filter(|s| !s.foresight.model.is_empty()) {
         *models.entry((&signal.rule, &signal.foresight.model)).or_default() += 1.0;
@@ -284,6 +294,26 @@ fn encode_rules(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> fmt::Re
     gauges(encoder, "signals", "Signals that are watched", [(vec![], report.signals as f64)])?;
     let faults = [(vec![], report.faults.len() as f64)];
     gauges(encoder, "cycle_faults", "Expressions that could not be evaluated in the newest pass", faults)
+}
+
+fn encode_channels(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let (mut precision, mut muted) = (Vec::new(), Vec::new());
+    for quality in &report.quality {
+        for channel in &quality.channels {
+            let labels =
+                [one("rule", &quality.rule), one("signal", &channel.signal), one("channel", word(&channel.channel))];
+            precision.extend(channel.precision.map(|share| (labels.concat(), share)));
+        }
+        let channels: std::collections::BTreeSet<_> = quality.channels.iter().map(|channel| channel.channel).collect();
+        for channel in channels {
+            let labels = [one("rule", &quality.rule), one("channel", word(&channel))].concat();
+            muted.push((labels, f64::from(u8::from(quality.muted.contains(&channel)))));
+        }
+    }
+    let help = "Share of the channel's claims that came true in the last 30 days, muted or not";
+    gauges(encoder, "channel_precision_ratio", help, precision)?;
+    let help = "Whether the channel does not warn for the rule because its claims come true too seldom";
+    gauges(encoder, "channel_muted", help, muted)
 }
 
 fn encode_plan(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -51,6 +51,7 @@ pub struct Meters {
     cycle_seconds: Histogram,
     cycle_overruns: Counter,
     reloads: Family<ResultLabel, Counter>,
+    alerts: Family<ResultLabel, Counter>,
 }
 
 impl Meters {
@@ -82,12 +83,21 @@ impl Meters {
         registry.register("cycle_duration_seconds", "Time one pass over all rules takes", cycle_seconds.clone());
         registry.register("cycle_overruns", "Passes that took longer than their interval", cycle_overruns.clone());
         registry.register("config_reloads", "Configuration reloads, by result", reloads.clone());
+        let alerts = Family::<ResultLabel, Counter>::default();
+        registry.register(
+            "alerts",
+            "Alerts that were sent to tell of failures, by what became of them",
+            alerts.clone(),
+        );
         let requests = Family::<RequestLabels, Counter>::default();
         registry.register(
             "remote_write_requests",
             "Remote-write requests, by message and what became of them",
             requests.clone(),
         );
+        for result in ["taken", "forecast", "unmatched"] {
+            drop(alerts.get_or_create(&ResultLabel { result: result.to_owned() }));
+        }
         for result in ["stored", "duplicate"] {
             drop(samples.get_or_create(&ResultLabel { result: result.to_owned() }));
         }
@@ -101,7 +111,13 @@ impl Meters {
             cycle_seconds,
             cycle_overruns,
             reloads,
+            alerts,
         }
+    }
+
+    /// Counts alerts by what became of them.
+    pub(super) fn count_alerts(&self, result: &str, count: usize) {
+        self.alerts.get_or_create(&ResultLabel { result: result.to_owned() }).inc_by(count as u64);
     }
 
     /// The registry, for the metrics page.

@@ -4,6 +4,7 @@
 //! [`Shared`], which the app owns. Nothing changes on GET.
 
 mod admin;
+mod alerts;
 mod answer;
 mod auth;
 mod exposition;
@@ -32,7 +33,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use crate::audit::{Journal, Notifier};
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::cycle::Report;
+use crate::cycle::{Failure, Report};
 use crate::ingest;
 use crate::model::Timestamp;
 use crate::store::Store;
@@ -88,6 +89,8 @@ pub struct Shared {
     pub options: WebOptions,
     /// Ids of waiting actions that a person approved.
     pub approved: parking_lot::Mutex<BTreeSet<String>>,
+    /// Failures that somebody else's alerts tell of; taken by the next pass. At most [`crate::cycle::FAILURES_MAX`].
+    pub failures: parking_lot::Mutex<Vec<Failure>>,
     /// Kinds whose breaker a person released; taken by the next pass.
     pub released: parking_lot::Mutex<BTreeSet<String>>,
     /// Whether the last write to the journal worked.
@@ -136,6 +139,7 @@ impl Shared {
             meters: Meters::new(),
             options: parts.options,
             approved: parking_lot::Mutex::default(),
+            failures: parking_lot::Mutex::default(),
             released: parking_lot::Mutex::default(),
             journal_ok: AtomicBool::new(true),
             ready: AtomicBool::new(false),
@@ -181,6 +185,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/decisions/{id}", get(own::decision))
         .route("/rules", get(own::rules))
         .route("/gates", get(own::gates))
+        .route("/alerts", post(alerts::alerts))
         .route("/approvals", get(own::approvals))
         .route("/approvals/{id}", post(own::approve))
         .route("/breakers/{kind}/release", post(own::release_breaker))

@@ -172,12 +172,12 @@ pub(super) async fn rules(State(shared): State<Arc<Shared>>) -> Response {
     let rules = predict_rules(&settings).map(|rule| {
         let quality = report.iter().flat_map(|report| &report.quality).find(|quality| quality.rule == rule.name);
         let signals = rule.signals.iter().map(|signal| {
-            let threshold = match &signal.threshold {
+            let shown = |value: &NumberOrQuery| match value {
                 NumberOrQuery::Number(number) => json!(number),
                 NumberOrQuery::Query(query) => json!(query.text()),
             };
             json!({"signal": signal.name, "expr": signal.expr.text(), "side": word(&signal.side),
-                   "threshold": threshold, "warn": signal.warn, "group": signal.group, "weight": signal.weight})
+                   "threshold": shown(&signal.threshold), "warn": signal.warn.as_ref().map(shown), "group": signal.group, "weight": signal.weight})
         });
         json!({
             "rule": rule.name, "kind": rule.kind, "by": rule.by, "horizon_seconds": rule.horizon.as_secs_f64(),

@@ -38,6 +38,7 @@ pub(super) fn component(report: &Report, store: &Store, assessment: &Assessment)
         "why_unknown": worst.and_then(|signal| why_unknown(&signal.foresight)),
         "health": assessment.health,
         "slope_per_hour": assessment.slope_per_hour,
+        "rapid_decline": assessment.rapid_decline,
         "probability": assessment.probability,
         "eta_seconds": {"q10": seconds(assessment.eta.q10), "q50": seconds(assessment.eta.q50)},
         "horizon_seconds": assessment.horizon.as_secs_f64(),
@@ -65,7 +66,7 @@ pub(super) fn component_detail(report: &Report, store: &Store, assessment: &Asse
         "target": {"namespace": assessment.target_namespace, "name": assessment.target_name},
         "probability_low": assessment.probability_low,
         "signals": signals.collect::<Vec<_>>(),
-        "why": words::why(assessment),
+        "why": words::why(assessment, &report.quality),
         "would_change": words::would_change(assessment),
         "declined": declined.map(self::declined).collect::<Vec<_>>(),
         "actions": actions.rev().take(ACTIONS_MAX).map(past_action).collect::<Vec<_>>(),
@@ -95,7 +96,9 @@ fn signal_detail(store: &Store, assessment: &Assessment, signal: &SignalAssessme
         "eta_seconds": {"q10": seconds(foresight.eta.q10), "q50": seconds(foresight.eta.q50)},
         "severity": signal.severity, "peak_q90": foresight.peak_q90,
         "outside_interval": foresight.outside_interval,
-        "channels": foresight.channels, "model": foresight.model,
+        "peers": signal.peers,
+        "channels": foresight.channels, "model": foresight.model, "members": foresight.members,
+        "turning": if foresight.breached { &[][..] } else { &foresight.turning[..] },
         "path": foresight.path.as_ref().map(|path| json!({
             "start": path.start, "step_seconds": path.step.as_secs_f64(), "levels": path.levels, "values": path.values,
         })),
@@ -111,8 +114,12 @@ pub(super) fn quality(quality: &crate::cycle::RuleQuality) -> Value {
         json!({"window": window.name, "precision": window.precision, "recall": window.recall, "brier": window.brier,
                "calibration_error": window.calibration_error})
     });
+    let channels = quality.channels.iter().map(|channel| {
+        json!({"signal": channel.signal, "channel": word(&channel.channel), "claims": channel.claims,
+               "precision": channel.precision, "muted": quality.muted.contains(&channel.channel)})
+    });
     json!({"rule": quality.rule, "predictions": counts, "coverage": quality.coverage,
-           "windows": windows.collect::<Vec<_>>()})
+           "windows": windows.collect::<Vec<_>>(), "channels": channels.collect::<Vec<_>>()})
 }
 
 /// What is done, what waits for a person, and what is held back.

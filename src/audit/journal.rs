@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use crate::act::{Attempt, Record, RecordError};
+use crate::health::DaySummary;
 use crate::model::{Millis, Timestamp};
 use crate::plan::{Action, Extension, Ledger, Outcome, Plan, PlanInput, Verdict};
 
@@ -76,6 +77,8 @@ pub enum RowKind {
     Disowned,
     /// Something a person or forestall itself did: a looser mode, a pause, a release.
     Note,
+    /// What a rule's predictions were worth on one day.
+    Quality,
 }
 
 /// What came of an action, as a row keeps it.
@@ -294,6 +297,62 @@ impl Journal {
     pub fn note(&self, what: &str, text: &str, now: Timestamp) -> Result<(), JournalError> {
         let row = NewRow::new(RowKind::Note, now, what, &serde_json::json!({ "text": text }))?;
         self.0.lock().append(&[row], |_, _| Ok(()))
+    }
+}
+
+/// A summary with its figures beside the sums they follow from, so that whoever reads the file need not compute them.
+#[derive(Serialize)]
+struct QualityBody<'a> {
+    date: String,
+    precision: Option<f64>,
+    recall: Option<f64>,
+    brier_score: Option<f64>,
+    calibration_error: Option<f64>,
+    coverage: Option<f64>,
+    lead_seconds: Option<f64>,
+    #[serde(flatten)]
+    summary: &'a DaySummary,
+}
+
+/// What predictions were worth.
+impl Journal {
+    /// Keeps summaries of rules and days, all or none. What a day adds after its summary is kept in another one.
+    ///
+    /// # Errors
+    /// Where they could not be written.
+    pub fn record_quality(&self, summaries: &[DaySummary], now: Timestamp) -> Result<(), JournalError> {
+        let row = |summary: &DaySummary| {
+            let tally = &summary.tally;
+            let body = QualityBody {
+                date: summary.date(),
+                precision: tally.precision(),
+                recall: tally.recall(),
+                brier_score: tally.brier(),
+                calibration_error: tally.calibration_error(),
+                coverage: tally.coverage(),
+                lead_seconds: tally.lead(),
+                summary,
+            };
+            NewRow::new(RowKind::Quality, now, &format!("{}/{}", summary.rule, summary.date()), &body)
+        };
+        let rows = summaries.iter().map(row).collect::<Result<Vec<NewRow>, JournalError>>()?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.0.lock().append(&rows, |_, _| Ok(()))
+    }
+
+    /// The summaries that were kept, the oldest first.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub fn quality(&self) -> Result<Vec<DaySummary>, JournalError> {
+        self.read(|connection| {
+            let sql = format!("SELECT {COLUMNS} FROM journal WHERE kind = 'quality' ORDER BY seq");
+            let mut statement = connection.prepare(&sql).map_err(read_error)?;
+            let rows = statement.query_map([], Row::read).map_err(read_error)?;
+            rows.map(|row| row.map_err(read_error)?.parse()).collect()
+        })
     }
 }
 

@@ -37,6 +37,7 @@ pub(super) fn assessment(name: &str, standing: Standing) -> Assessment {
         scales_with: ScalesWith::Replicas,
         severity: 0.5,
         foresight,
+        peers: None,
     };
     Assessment {
         component: component(name),
@@ -45,6 +46,7 @@ pub(super) fn assessment(name: &str, standing: Standing) -> Assessment {
         standing,
         health: Some(0.1 + 0.2),
         slope_per_hour: None,
+        rapid_decline: false,
         probability: Some(0.87),
         probability_low: Some(0.7),
         eta: Eta { q10: Some(Millis(600_000)), q50: Some(Millis(1_212_345)) },
@@ -275,6 +277,7 @@ fn policy() -> plan::Policy {
         expires_after: Millis::HOUR,
         verify: None,
         windows: Vec::new(),
+        holdout: 0.0,
     }
 }
 

@@ -270,6 +270,7 @@ impl Writer<'_> {
             | Reason::Breaker
             | Reason::NotOwner
             | Reason::Journal
+            | Reason::Holdout
             | Reason::Approval => (NoticeKind::Declined, Severity::Warning),
             // The rest is how things usually are, or what a person has just chosen.
             _ => return None,

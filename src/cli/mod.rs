@@ -1,8 +1,13 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 bad usage or configuration.
 
 mod ask;
+mod backtest;
 mod check;
 pub mod demo;
+mod figures;
+mod forecast;
+mod progress;
+mod readers;
 mod serve;
 
 use std::path::PathBuf;
@@ -27,6 +32,10 @@ enum Command {
     Check(check::CheckArguments),
     /// Show it: a simulated fleet whose failures are foreseen and prevented. Needs nothing else.
     Demo(demo::DemoArguments),
+    /// The future of series from a CSV file, or of a PromQL expression: medians and quantiles.
+    Forecast(forecast::ForecastArguments),
+    /// Replay a record through the rules: what would have been foreseen, missed and done.
+    Backtest(Box<backtest::BacktestArguments>),
     /// What a running forestall would do now, and what holds the rest back.
     Plan(ask::AskArguments),
     /// Why a component stands as it does.
@@ -64,6 +73,8 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Forecast(arguments) => forecast::run(&arguments),
+        Command::Backtest(arguments) => backtest::run(&arguments),
         Command::Plan(arguments) => ask::plan(&arguments),
         Command::Explain(arguments) => ask::explain(&arguments),
         Command::Decisions(arguments) => ask::decisions(&arguments),

@@ -17,6 +17,8 @@ const FILES_MAX: usize = 1000;
 pub(super) enum Files<'a> {
     /// The disk; relative names start from this directory.
     Disk(&'a Path),
+    /// The same, without looking for secret files: for what calls nobody.
+    DiskWithoutSecrets(&'a Path),
     /// Names and texts. Secret files are not looked for.
     Given(&'a [(&'a str, &'a str)]),
 }
@@ -32,7 +34,7 @@ impl Files<'_> {
     /// Reads a file and adds it to the report's sources; notes at `named_at` what keeps it from being read. Answers its index.
     pub(super) fn read(self, report: &mut Report, name: &str, named_at: Place) -> Option<usize> {
         let shown = match self {
-            Files::Disk(base) => base.join(name).display().to_string(),
+            Files::Disk(base) | Files::DiskWithoutSecrets(base) => base.join(name).display().to_string(),
             Files::Given(_) => name.to_owned(),
         };
         let read = self.text_of(name);
@@ -53,7 +55,7 @@ impl Files<'_> {
 
     fn text_of(self, name: &str) -> Result<String, Unreadable> {
         let bytes = match self {
-            Files::Disk(base) => read_bytes(&base.join(name))?,
+            Files::Disk(base) | Files::DiskWithoutSecrets(base) => read_bytes(&base.join(name))?,
             Files::Given(files) => match files.iter().find(|(given, _)| *given == name) {
                 Some((_, text)) => text.as_bytes().to_vec(),
                 None => return Err(not_found("no such file".to_owned())),
@@ -105,7 +107,7 @@ impl Files<'_> {
     /// The names of the files of one folder; none where it cannot be read.
     fn names_in(self, prefix: &str) -> Vec<String> {
         match self {
-            Files::Disk(base) => {
+            Files::Disk(base) | Files::DiskWithoutSecrets(base) => {
                 let Ok(entries) = fs::read_dir(base.join(prefix)) else { return Vec::new() };
                 let files = entries.flatten().filter(|entry| entry.path().is_file());
                 // Hidden files are editors' leftovers or a ConfigMap's machinery.

@@ -13,6 +13,7 @@ use crate::{ingest, query, store};
 use super::files::Files;
 use super::problem::Report;
 use super::reader::{Fields, quoted, suggestion};
+use super::rules::rapid_decline;
 use super::tree::{Node, Place};
 use super::{Global, Keep, Web};
 
@@ -28,34 +29,43 @@ pub(super) const INTERVAL_MIN: Millis = Millis::SECOND;
 pub(super) const MODES: [(&str, Mode); 3] =
     [("observe", Mode::Observe), ("approve", Mode::Approve), ("act", Mode::Act)];
 
+/// What was learned is not written more often.
+const SNAPSHOT_INTERVAL_MIN: Millis = Millis(10_000);
+
 /// What the main file says.
 #[derive(Debug, Default)]
 pub(super) struct MainFile {
     pub(super) global: Global,
     pub(super) store: store::Settings,
     pub(super) keep: Keep,
+    pub(super) snapshot_interval: Option<Millis>,
     pub(super) limits: ingest::Limits,
     pub(super) query: query::Settings,
     pub(super) actuators: Vec<ActuatorSettings>,
     /// The names of all actuators, those among them that are wrong.
     pub(super) actuator_names: Vec<String>,
+    /// Actuators may have any name: there is no main file that could name them.
+    pub(super) any_actuator: bool,
     pub(super) notify: NotifySettings,
     pub(super) web: Web,
     /// Rule files or patterns, with where they are named.
     pub(super) rule_files: Vec<(String, Place)>,
     /// Policy files or patterns, with where they are named.
     pub(super) policy_files: Vec<(String, Place)>,
+    /// Calendar files or patterns, with where they are named.
+    pub(super) calendar_files: Vec<(String, Place)>,
 }
 
 /// Reads the main file's tree.
 pub(super) fn read_main(report: &mut Report, files: Files<'_>, root: &Node) -> MainFile {
-    const KNOWN: [&str; 10] = [
+    const KNOWN: [&str; 11] = [
         "global",
         "storage",
         "ingest",
         "query",
         "rule_files",
         "policy_files",
+        "calendar_files",
         "actuators",
         "notify",
         "web",
@@ -78,6 +88,7 @@ pub(super) fn read_main(report: &mut Report, files: Files<'_>, root: &Node) -> M
     }
     main.rule_files = named_files(report, fields.get("rule_files"));
     main.policy_files = named_files(report, fields.get("policy_files"));
+    main.calendar_files = named_files(report, fields.get("calendar_files"));
     if let Some(node) = fields.get("actuators") {
         read_actuators(report, files, node, &mut main);
     }
@@ -100,7 +111,7 @@ pub(super) fn not_yet(report: &mut Report, fields: Fields<'_>, key: &str, help: 
 }
 
 fn read_global(report: &mut Report, node: &Node, global: &mut Global) {
-    const KNOWN: [&str; 3] = ["evaluation_interval", "mode", "start_hold"];
+    const KNOWN: [&str; 4] = ["evaluation_interval", "mode", "start_hold", "rapid_decline_per_hour"];
     let Some(fields) = report.fields(node, "`global`", &KNOWN) else { return };
     if let Some(interval) = fields.get("evaluation_interval").and_then(|n| report.duration(n, INTERVAL_MIN)) {
         global.evaluation_interval = interval;
@@ -111,13 +122,20 @@ fn read_global(report: &mut Report, node: &Node, global: &mut Global) {
     if let Some(hold) = fields.get("start_hold").and_then(|n| report.duration(n, Millis::ZERO)) {
         global.start_hold = hold;
     }
+    if let Some(decline) = fields.get("rapid_decline_per_hour").and_then(|n| rapid_decline(report, n)) {
+        global.rapid_decline_per_hour = decline;
+    }
 }
 
 fn read_storage(report: &mut Report, node: &Node, main: &mut MainFile) {
     const KNOWN: [&str; 7] =
         ["keep", "allowlist", "raw_retention", "signal_retention", "memory_limit", "max_series", "snapshot"];
     let Some(fields) = report.fields(node, "`storage`", &KNOWN) else { return };
-    not_yet(report, fields, "snapshot", "samples live in memory only");
+    if let Some(fields) = fields.get("snapshot").and_then(|n| report.fields(n, "`snapshot`", &["interval"]))
+        && let Some(interval) = fields.get("interval").and_then(|n| report.duration(n, SNAPSHOT_INTERVAL_MIN))
+    {
+        main.snapshot_interval = Some(interval);
+    }
     if let Some(span) = fields.get("raw_retention").and_then(|n| report.duration(n, Millis::MINUTE)) {
         main.store.raw_retention = span;
     }

@@ -1,8 +1,9 @@
 //! YAML → checked settings; every problem at once, with file, line, column, source line, caret and help.
 //!
 //! ```text
-//! main file ── rule_files ──▶ rule files     tree (YAML with positions) → reader (typed, goes on after a problem)
-//!           └─ policy_files ▶ policy files   → read_main, read_rules, read_policies → checks over all files → Settings
+//! main file ─┬ rule_files ─────▶ rule files     tree (YAML with positions) → reader (typed, goes on after a problem)
+//!            ├ policy_files ───▶ policy files   → read_main, read_rules, read_policies, read_calendar
+//!            └ calendar_files ─▶ calendars      → checks over all files → Settings
 //! ```
 //!
 //! Each stage owns the type of its settings; what a user may write, and what is wrong with it, is known here only.
@@ -11,11 +12,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use crate::act;
 use crate::audit;
+use crate::forecast::Calendar;
 use crate::health::{self, Rule};
 use crate::ingest;
 use crate::model::Millis;
@@ -23,6 +26,7 @@ use crate::plan;
 use crate::query::{self, Query};
 use crate::store::{self, Matcher};
 
+use calendar::read_calendar;
 use files::Files;
 use main_file::{MainFile, read_main};
 use policies::{PolicyFiles, read_policies};
@@ -33,6 +37,7 @@ use tree::{Node, Place};
 pub use crate::health::NumberOrQuery;
 pub use problem::{PROBLEMS_MAX, Problem, Problems, Severity};
 
+mod calendar;
 mod checks;
 mod files;
 mod main_file;
@@ -55,6 +60,8 @@ pub struct Settings {
     pub store: store::Settings,
     /// Which of the series that are sent are stored.
     pub keep: Keep,
+    /// How often what was learned is written into its file.
+    pub snapshot_interval: Millis,
     /// Limits of what one remote-write request may bring.
     pub limits: ingest::Limits,
     /// Limits of PromQL.
@@ -65,6 +72,8 @@ pub struct Settings {
     pub policies: Vec<plan::Policy>,
     /// Where capacity comes from.
     pub pools: Vec<PoolSettings>,
+    /// Exceptions that forecasts must know of.
+    pub calendar: Arc<Calendar>,
     /// Who carries actions out, by name.
     pub actuators: Vec<act::ActuatorSettings>,
     /// Who is told.
@@ -80,6 +89,9 @@ pub struct Settings {
     pub hash: u64,
 }
 
+/// How often what was learned is written where nobody says.
+const SNAPSHOT_INTERVAL: Millis = Millis(5 * Millis::MINUTE.0);
+
 impl Settings {
     /// The selectors of every expression in rules and pools, and those of the allowlist: what `keep: rules` keeps. A series
     /// is wanted when it meets all matchers of one of them. Sorted by text, each once.
@@ -93,6 +105,11 @@ impl Settings {
         selectors
     }
 
+    /// The furthest that an expression of rules or pools looks back.
+    pub fn reach(&self) -> Millis {
+        self.queries().into_iter().map(Query::reach).max().unwrap_or_default()
+    }
+
     /// Every expression of rules and pools.
     fn queries(&self) -> Vec<&Query> {
         let mut queries = Vec::new();
@@ -104,6 +121,8 @@ impl Settings {
                     queries.extend(rule.depends_on.iter().map(|edge| &edge.expr));
                     queries.extend(rule.signals.iter().map(|signal| &signal.expr));
                     queries.extend(rule.signals.iter().filter_map(|signal| of_number(&signal.threshold)));
+                    queries.extend(rule.signals.iter().filter_map(|signal| signal.warn.as_ref().and_then(of_number)));
+                    queries.extend(&rule.regimes);
                 }
             }
         }
@@ -135,11 +154,18 @@ pub struct Global {
     pub mode: plan::Mode,
     /// For so long after a start nothing is done.
     pub start_hold: Millis,
+    /// Health that falls by more than this in an hour declines rapidly, where a rule does not say.
+    pub rapid_decline_per_hour: f64,
 }
 
 impl Default for Global {
     fn default() -> Global {
-        Global { evaluation_interval: Millis::SECOND * 30, mode: plan::Mode::Observe, start_hold: Millis::MINUTE * 10 }
+        Global {
+            evaluation_interval: Millis::SECOND * 30,
+            mode: plan::Mode::Observe,
+            start_hold: Millis::MINUTE * 10,
+            rapid_decline_per_hour: health::RAPID_DECLINE_PER_HOUR,
+        }
     }
 }
 
@@ -225,6 +251,38 @@ pub fn load(main: &Path) -> Result<(Settings, Vec<Problem>), Problems> {
     read_all(Files::Disk(base), name)
 }
 
+/// Files that are named beside a main file.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Beside<'a> {
+    /// Rule files.
+    pub rule_files: &'a [PathBuf],
+    /// Policy files.
+    pub policy_files: &'a [PathBuf],
+}
+
+/// Reads rule and policy files, with a main file or without one, for what replays rules and calls nobody: files with
+/// secrets are not looked for, and without a main file a policy may name any actuator.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_for_replay(main: Option<&Path>, beside: Beside<'_>) -> Result<(Settings, Vec<Problem>), Problems> {
+    let mut report = Report::default();
+    let Some(file) = main else {
+        report.sources.push(Source { name: "the command line".to_owned(), text: String::new() });
+        let main = MainFile { any_actuator: true, ..MainFile::default() };
+        return read_rest(report, Files::DiskWithoutSecrets(Path::new("")), main, beside);
+    };
+    let files = Files::DiskWithoutSecrets(file.parent().unwrap_or(Path::new("")));
+    let name = file.file_name().and_then(|name| name.to_str());
+    let Some(name) = name else {
+        return Err(without_main(&file.display().to_string(), "is not a file", "name the main file"));
+    };
+    match read_main_file(&mut report, files, name) {
+        Some(main) => read_rest(report, files, main, beside),
+        None => Err(report.finish()),
+    }
+}
+
 /// Reads texts as if they were files: the first is the main file, the others are found by the names that it uses.
 /// Files with secrets are not looked for.
 ///
@@ -260,24 +318,49 @@ fn without_main(file: &str, message: &str, help: &str) -> Problems {
 
 fn read_all(files: Files<'_>, main_name: &str) -> Result<(Settings, Vec<Problem>), Problems> {
     let mut report = Report::default();
-    let Some(main) = read_main_file(&mut report, files, main_name) else { return Err(report.finish()) };
+    match read_main_file(&mut report, files, main_name) {
+        Some(main) => read_rest(report, files, main, Beside::default()),
+        None => Err(report.finish()),
+    }
+}
+
+/// Reads what a main file names and what stands beside it.
+fn read_rest(
+    mut report: Report,
+    files: Files<'_>,
+    main: MainFile,
+    beside: Beside<'_>,
+) -> Result<(Settings, Vec<Problem>), Problems> {
+    // Those are named where the program is started, not in the main file's folder.
+    let here = Files::DiskWithoutSecrets(Path::new(""));
+    let whole_file = Place { file: 0, line: 0, column: 0, len: 0 };
+    let named = |paths: &[PathBuf]| -> Vec<(String, Place)> {
+        paths.iter().map(|path| (path.display().to_string(), whole_file)).collect()
+    };
     let mut rules = RuleFiles::default();
-    for root in read_trees(&mut report, files, &main.rule_files) {
+    let mut trees = read_trees(&mut report, files, &main.rule_files);
+    trees.extend(read_trees(&mut report, here, &named(beside.rule_files)));
+    for root in trees {
         read_rules(&mut report, &main, &root, &mut rules);
     }
     let mut policies = PolicyFiles::default();
     let errors_before = report.errors;
-    let trees = read_trees(&mut report, files, &main.policy_files);
+    let mut trees = read_trees(&mut report, files, &main.policy_files);
+    trees.extend(read_trees(&mut report, here, &named(beside.policy_files)));
     // A policy file that is missing or no YAML has been reported; what it would have matched is not known.
     policies.incomplete = report.errors > errors_before;
     for root in trees {
         read_policies(&mut report, &main, &root, &mut policies);
     }
+    let mut events = Vec::new();
+    for root in read_trees(&mut report, files, &main.calendar_files) {
+        read_calendar(&mut report, &root, &mut events);
+    }
     checks::check_all(&mut report, &main, &rules, &policies);
     if report.has_errors() {
         return Err(report.finish());
     }
-    let settings = assemble(&report, main, rules, policies);
+    let settings = assemble(&report, main, rules, policies, Calendar::new(events));
     Ok((settings, report.finish().problems))
 }
 
@@ -315,17 +398,19 @@ fn read_tree(report: &mut Report, file: usize) -> Option<Rc<Node>> {
     root
 }
 
-fn assemble(report: &Report, main: MainFile, rules: RuleFiles, policies: PolicyFiles) -> Settings {
-    let MainFile { global, store, keep, limits, query, actuators, notify, web, .. } = main;
+fn assemble(report: &Report, main: MainFile, rules: RuleFiles, policies: PolicyFiles, calendar: Calendar) -> Settings {
+    let MainFile { global, store, keep, snapshot_interval, limits, query, actuators, notify, web, .. } = main;
     Settings {
         global,
         store,
         keep,
+        snapshot_interval: snapshot_interval.unwrap_or(SNAPSHOT_INTERVAL),
         limits,
         query,
         groups: rules.groups,
         policies: policies.policies,
         pools: policies.pools,
+        calendar: Arc::new(calendar),
         actuators,
         notify,
         web,

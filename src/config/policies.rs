@@ -22,6 +22,9 @@ const ACTIONS: [(&str, ActionKind); 5] = [
     ("quarantine", ActionKind::Quarantine),
 ];
 
+/// The largest share of episodes that may be held out.
+const HOLDOUT_MAX: f64 = 0.5;
+
 /// What the policy files say so far.
 #[derive(Debug, Default)]
 pub(super) struct PolicyFiles {
@@ -60,7 +63,7 @@ fn read_policy(
     node: &Node,
     names: &mut BTreeMap<String, Place>,
 ) -> Option<Policy> {
-    const KNOWN: [&str; 14] = [
+    const KNOWN: [&str; 15] = [
         "name",
         "match",
         "mode",
@@ -75,6 +78,7 @@ fn read_policy(
         "expires_after",
         "verify",
         "windows",
+        "holdout",
     ];
     let fields = report.fields(node, "a policy", &KNOWN)?;
     let name = report.required(fields, "a policy", "name").and_then(|n| {
@@ -94,6 +98,7 @@ fn read_policy(
     let expires_after = duration_or(report, fields, "expires_after", Millis::HOUR * 2);
     let verify = read_verify(report, fields.get("verify"));
     let windows = fields.get("windows").map(|n| read_windows(report, n)).unwrap_or_default();
+    let holdout = fields.get("holdout").map_or(0.0, |n| read_holdout(report, n));
     Some(Policy {
         name: name?,
         selector: selector?,
@@ -113,7 +118,19 @@ fn read_policy(
         expires_after,
         verify: Some(verify),
         windows,
+        holdout,
     })
+}
+
+/// The share of episodes that is never acted on. Half and more would be no policy any more.
+fn read_holdout(report: &mut Report, node: &Node) -> f64 {
+    let Some(share) = report.ratio(node) else { return 0.0 };
+    if share > HOLDOUT_MAX {
+        let message = "more than half of the episodes would be left alone";
+        report.error(node.at, "policy/holdout-too-large", message, "a share from 0 to 50%; 5% is usual");
+        return 0.0;
+    }
+    share
 }
 
 fn duration_or(report: &mut Report, fields: Fields<'_>, key: &str, default: Millis) -> Millis {
@@ -125,8 +142,8 @@ fn accepts_everything(pattern: &str) -> bool {
     anchored(pattern).is_some_and(|regex| ["forestall-1", "~", "Ω /x"].iter().all(|probe| regex.is_match(probe)))
 }
 
-/// A selector that selects something, but not everything.
-fn read_selector(report: &mut Report, node: &Node) -> Option<Selector> {
+/// A kind and regular expressions on labels; nothing where one of them is wrong.
+pub(super) fn read_match(report: &mut Report, node: &Node) -> Option<Selector> {
     let fields = report.mapping(node, "`match`")?;
     let mut selector = Selector { kind: None, labels: BTreeMap::new() };
     let mut sound = true;
@@ -152,9 +169,12 @@ fn read_selector(report: &mut Report, node: &Node) -> Option<Selector> {
             _ => sound = false,
         }
     }
-    if !sound {
-        return None;
-    }
+    sound.then_some(selector)
+}
+
+/// A selector that selects something, but not everything.
+fn read_selector(report: &mut Report, node: &Node) -> Option<Selector> {
+    let selector = read_match(report, node)?;
     let help = "select by `kind`, or by a label with values of its own";
     if selector.kind.is_none() && selector.labels.is_empty() {
         report.error(node.at, "policy/empty-selector", "the selector is empty: it would match everything", help);
@@ -297,7 +317,7 @@ fn read_action(report: &mut Report, node: &Node) -> Option<ActionKind> {
 
 fn read_actuator(report: &mut Report, main: &MainFile, node: &Node) -> Option<String> {
     let name = report.text(node, "an actuator's name")?;
-    if main.actuator_names.contains(&name) {
+    if main.any_actuator || main.actuator_names.contains(&name) {
         return Some(name);
     }
     let known: Vec<&str> = main.actuator_names.iter().map(String::as_str).collect();

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::forecast::{ModelChoice, Side};
 use crate::health::{
-    Baseline, DependsOn, NumberOrQuery, PredictRule, RecordRule, Rule, RuleGroup, ScalesWith, SignalRule, TargetLabels,
+    Baseline, DependsOn, NumberOrQuery, PeerSettings, PredictRule, RecordRule, Rule, RuleGroup, ScalesWith, SignalRule,
+    TargetLabels,
 };
 use crate::model::{Labels, METRIC_NAME, Millis};
 use crate::query::Query;
@@ -19,7 +20,7 @@ use super::tree::{Kind, Node, Place};
 const IMPACT_DEFAULT: f64 = 0.5;
 /// The share of the history that a horizon may take: a forecast needs to have seen several times as much as it foretells.
 const HORIZON_PARTS: i64 = 4;
-const MODELS: [(&str, ModelChoice); 7] = [
+const MODELS: [(&str, ModelChoice); 10] = [
     ("auto", ModelChoice::Auto),
     ("level", ModelChoice::Level),
     ("drift", ModelChoice::Drift),
@@ -27,8 +28,14 @@ const MODELS: [(&str, ModelChoice); 7] = [
     ("seasonal-naive", ModelChoice::SeasonalNaive),
     ("ets", ModelChoice::Ets),
     ("mstl", ModelChoice::Mstl),
+    ("arima", ModelChoice::Arima),
+    ("theta", ModelChoice::Theta),
+    ("lstm", ModelChoice::Lstm),
 ];
-const MODELS_LATER: [&str; 3] = ["arima", "theta", "lstm"];
+/// The most expressions of a rule's `regimes`.
+const REGIMES_MAX: usize = 8;
+/// From so many deviations on a component is unlike its siblings, where a rule does not say.
+const PEER_DEVIATION_DEFAULT: f64 = 6.0;
 const SCALES_WITH: [(&str, ScalesWith); 5] = [
     ("replicas", ScalesWith::Replicas),
     ("cpu", ScalesWith::Cpu),
@@ -205,7 +212,8 @@ fn read_predict(
     node: &Node,
     files: &mut RuleFiles,
 ) -> Option<PredictRule> {
-    const KNOWN: [&str; 6] = ["predict", "component", "horizon", "signals", "labels", "annotations"];
+    const KNOWN: [&str; 8] =
+        ["predict", "component", "horizon", "signals", "regimes", "rapid_decline_per_hour", "labels", "annotations"];
     let fields = report.fields(node, "a predict rule", &KNOWN)?;
     let name = report.required(fields, "a predict rule", "predict").and_then(|n| {
         let name = report.name(n, "a rule's name")?;
@@ -224,6 +232,8 @@ fn read_predict(
         }
         signals.extend(items.iter().filter_map(|item| read_signal(report, context.main, item, &mut names)));
     }
+    let regimes = fields.get("regimes").map(|n| read_regimes(report, context.main, n)).unwrap_or_default();
+    let rapid_decline_per_hour = fields.get("rapid_decline_per_hour").and_then(|n| rapid_decline(report, n));
     let labels = context.labels(report, fields);
     let annotations = fields.get("annotations").map(|n| report.label_texts(n, "annotations")).unwrap_or_default();
     let Component { kind, by, target, impact, depends_on } = component?;
@@ -236,9 +246,26 @@ fn read_predict(
         depends_on,
         horizon: horizon?,
         signals,
+        regimes,
+        rapid_decline_per_hour,
         labels,
         annotations,
     })
+}
+
+/// By how much health must fall in an hour to decline rapidly: above 0, as a number or share.
+pub(super) fn rapid_decline(report: &mut Report, node: &Node) -> Option<f64> {
+    report.number_within(node, 0.01, 100.0)
+}
+
+/// Expressions whose change of value is a new regime.
+fn read_regimes(report: &mut Report, main: &MainFile, node: &Node) -> Vec<Query> {
+    let items = report.list(node, "expressions");
+    if let Some(surplus) = items.get(REGIMES_MAX) {
+        let message = format!("more than {REGIMES_MAX} expressions tell of regimes");
+        report.error(surplus.at, "config/too-large", message, "join them with `or`, or leave some out");
+    }
+    items.iter().take(REGIMES_MAX).filter_map(|item| expression(report, main, item)).collect()
 }
 
 /// A horizon: longer than an interval, and no longer than the history allows.
@@ -334,7 +361,20 @@ fn read_signal(
     node: &Node,
     names: &mut BTreeMap<String, Place>,
 ) -> Option<SignalRule> {
-    const KNOWN: [&str; 8] = ["name", "expr", "breach", "group", "weight", "baseline", "model", "scales_with"];
+    const KNOWN: [&str; 12] = [
+        "name",
+        "expr",
+        "breach",
+        "group",
+        "weight",
+        "baseline",
+        "peers",
+        "bounds",
+        "floor",
+        "ceiling",
+        "model",
+        "scales_with",
+    ];
     let fields = report.fields(node, "a signal", &KNOWN)?;
     let name = report.required(fields, "a signal", "name").and_then(|n| {
         let name = report.name(n, "a signal's name")?;
@@ -346,7 +386,9 @@ fn read_signal(
     let group = fields.get("group").and_then(|n| report.name(n, "a group's name"));
     let weight = fields.get("weight").and_then(|n| report.ratio(n)).unwrap_or(1.0);
     let baseline = fields.get("baseline").and_then(|n| read_baseline(report, main, n));
-    let model = fields.get("model").and_then(|n| report.word(n, "a model", &MODELS, &MODELS_LATER)).unwrap_or_default();
+    let peers = fields.get("peers").and_then(|n| read_peers(report, n));
+    let (floor, ceiling) = read_bounds(report, fields, breach.as_ref());
+    let model = fields.get("model").and_then(|n| report.word(n, "a model", &MODELS, &[])).unwrap_or_default();
     let scales_with = fields
         .get("scales_with")
         .and_then(|n| report.word(n, "a value of `scales_with`", &SCALES_WITH, &[]))
@@ -359,10 +401,13 @@ fn read_signal(
         side,
         threshold,
         warn,
+        floor,
+        ceiling,
         lasting,
         group,
         weight,
         baseline,
+        peers,
         model,
         scales_with,
     })
@@ -371,7 +416,7 @@ fn read_signal(
 struct Breach {
     side: Side,
     threshold: NumberOrQuery,
-    warn: Option<f64>,
+    warn: Option<NumberOrQuery>,
     lasting: Millis,
 }
 
@@ -391,22 +436,73 @@ fn read_breach(report: &mut Report, main: &MainFile, node: &Node) -> Option<Brea
         }
     };
     let threshold = number_or_expression(report, main, line);
-    let warn = fields.get("warn").and_then(|n| report.number(n).map(|warn| (warn, n.at)));
+    let warn = fields.get("warn").and_then(|n| number_or_expression(report, main, n).map(|warn| (warn, n.at)));
     let lasting = match fields.get("for") {
         Some(n) => report.duration(n, Millis::ZERO),
         None => Some(Millis::ZERO),
     };
-    if let (Some(NumberOrQuery::Number(threshold)), Some((warn, at))) = (&threshold, warn) {
+    if let (Some(NumberOrQuery::Number(threshold)), Some((NumberOrQuery::Number(warn), at))) = (&threshold, &warn) {
         let (before, word) = match side {
-            Side::Above => (warn < *threshold, "below"),
-            Side::Below => (warn > *threshold, "above"),
+            Side::Above => (warn < threshold, "below"),
+            Side::Below => (warn > threshold, "above"),
         };
         if !before {
             let message = "`warn` does not come before the breach";
-            report.error(at, "rule/warn-beyond-breach", message, format!("a number {word} {threshold}"));
+            report.error(*at, "rule/warn-beyond-breach", message, format!("a number {word} {threshold}"));
         }
     }
     Some(Breach { side, threshold: threshold?, warn: warn.map(|(warn, _)| warn), lasting: lasting? })
+}
+
+fn read_peers(report: &mut Report, node: &Node) -> Option<PeerSettings> {
+    let fields = report.fields(node, "`peers`", &["deviation", "min_abs"])?;
+    let deviation =
+        fields.get("deviation").and_then(|n| report.number_within(n, 0.1, 100.0)).unwrap_or(PEER_DEVIATION_DEFAULT);
+    let min_abs = fields.get("min_abs").and_then(|n| report.number_within(n, 0.0, f64::INFINITY)).unwrap_or(0.0);
+    Some(PeerSettings { deviation, min_abs })
+}
+
+/// What the signal is never below and never above: `bounds: [0, 1]`, or one of them as `floor` or `ceiling`.
+fn read_bounds(report: &mut Report, fields: Fields<'_>, breach: Option<&Breach>) -> (Option<f64>, Option<f64>) {
+    let mut floor = fields.get("floor").and_then(|n| report.number(n));
+    let mut ceiling = fields.get("ceiling").and_then(|n| report.number(n));
+    let mut at = fields.get("ceiling").or(fields.get("floor")).map(|n| n.at);
+    if let Some(node) = fields.get("bounds") {
+        if let Some(place) = at {
+            let message = "`bounds` says what `floor` and `ceiling` say";
+            report.error(place, "config/conflict", message, "keep `bounds`, or the two");
+        }
+        at = Some(node.at);
+        match report.list(node, "two numbers") {
+            [low, high] => (floor, ceiling) = (report.number(low), report.number(high)),
+            items => {
+                if matches!(node.kind, Kind::List(_)) {
+                    let message = format!("`bounds` has {} numbers", items.len());
+                    let help = "two: the lowest and the highest value; for one of them write `floor` or `ceiling`";
+                    report.error(node.at, "config/wrong-type", message, help);
+                }
+            }
+        }
+    }
+    let Some(at) = at else { return (None, None) };
+    if let (Some(low), Some(high)) = (floor, ceiling)
+        && low >= high
+    {
+        let message = format!("the lowest value {low} is not below the highest {high}");
+        report.error(at, "config/out-of-range", message, "the lower one first");
+        return (None, None);
+    }
+    if let Some(Breach { side, threshold: NumberOrQuery::Number(threshold), .. }) = breach {
+        let never = match side {
+            Side::Above => ceiling.is_some_and(|ceiling| *threshold > ceiling),
+            Side::Below => floor.is_some_and(|floor| *threshold < floor),
+        };
+        if never {
+            let message = format!("the threshold {threshold} lies beyond what the signal can reach");
+            report.error(at, "rule/threshold-out-of-bounds", message, "correct the threshold or the bounds");
+        }
+    }
+    (floor, ceiling)
 }
 
 fn read_baseline(report: &mut Report, main: &MainFile, node: &Node) -> Option<Baseline> {

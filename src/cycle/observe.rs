@@ -24,6 +24,15 @@ pub(super) struct Reading {
     pub(super) limit: Option<Limit>,
 }
 
+/// What was observed of a rule's components.
+#[derive(Debug)]
+pub(super) enum Observed<'r> {
+    /// What the rule's expressions of regimes say of each component, in their order: numbers, bit by bit.
+    Regimes(BTreeMap<ComponentId, Vec<Option<u64>>>),
+    /// A signal's readings.
+    Signal(&'r SignalRule, Vec<Reading>),
+}
+
 /// Evaluates expressions at one moment and collects what went wrong.
 #[derive(Debug)]
 pub(super) struct Observer<'a> {
@@ -44,16 +53,18 @@ impl<'a> Observer<'a> {
     pub(super) fn evaluate_group<'r>(
         &mut self,
         group: &'r RuleGroup,
-        mut take: impl FnMut(&'r PredictRule, &'r SignalRule, Vec<Reading>),
+        mut take: impl FnMut(&'r PredictRule, Observed<'r>),
     ) {
         for rule in &group.rules {
             match rule {
                 Rule::Record(record) => self.record(record),
                 Rule::Predict(predict) => {
+                    // A regime that begins now begins before the values of now.
+                    take(predict, Observed::Regimes(self.read_regimes(predict)));
                     for signal in &predict.signals {
                         // A signal that could not be evaluated has no readings: its watches see a gap, not a value.
                         let readings = self.read_signal(predict, signal);
-                        take(predict, signal, readings);
+                        take(predict, Observed::Signal(signal, readings));
                     }
                 }
             }
@@ -146,12 +157,21 @@ impl<'a> Observer<'a> {
             NumberOrQuery::Number(_) => BTreeMap::new(),
             NumberOrQuery::Query(expr) => self.by_component(&format!("{what} threshold"), &rule.kind, &rule.by, expr),
         };
+        let warns = match &signal.warn {
+            Some(NumberOrQuery::Query(expr)) => self.by_component(&format!("{what} warn"), &rule.kind, &rule.by, expr),
+            Some(NumberOrQuery::Number(_)) | None => BTreeMap::new(),
+        };
         let limit_of = |id: &ComponentId| {
             let threshold = match &signal.threshold {
                 NumberOrQuery::Number(number) => Some(*number),
                 NumberOrQuery::Query(_) => thresholds.get(id).copied().filter(|number| number.is_finite()),
             };
-            threshold.map(|threshold| Limit { threshold, warn: signal.warn })
+            let warn = match &signal.warn {
+                Some(NumberOrQuery::Number(number)) => Some(*number),
+                Some(NumberOrQuery::Query(_)) => warns.get(id).copied().filter(|number| number.is_finite()),
+                None => None,
+            };
+            threshold.map(|threshold| Limit { threshold, warn })
         };
         let readings = values.into_iter().take(RULE_COMPONENTS_MAX).map(|(component, value)| Reading {
             limit: limit_of(&component),
@@ -159,6 +179,20 @@ impl<'a> Observer<'a> {
             component,
         });
         readings.collect()
+    }
+
+    /// The values that tell of new regimes; empty where the rule has no such expressions.
+    fn read_regimes(&mut self, rule: &PredictRule) -> BTreeMap<ComponentId, Vec<Option<u64>>> {
+        let mut read: BTreeMap<ComponentId, Vec<Option<u64>>> = BTreeMap::new();
+        for (index, expr) in rule.regimes.iter().enumerate() {
+            let what = format!("{} regimes", rule.name);
+            let values = self.by_component(&what, &rule.kind, &rule.by, expr);
+            for (component, value) in values.into_iter().filter(|(_, value)| value.is_finite()) {
+                let of_component = read.entry(component).or_insert_with(|| vec![None; rule.regimes.len()]);
+                of_component[index] = Some(value.to_bits());
+            }
+        }
+        read
     }
 
     fn fault(&mut self, what: &str, why: &str) {

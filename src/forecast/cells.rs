@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{Millis, Timestamp};
 
 /// A cell with less than this share of its values counts as missing.
 const SHARE_MIN: f64 = 0.8;
 
 /// One finished cell.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Cell {
     /// Counted from the epoch in cells.
     pub(super) index: i64,
@@ -19,7 +21,7 @@ pub(super) struct Cell {
 }
 
 /// Gathers values into cells of one length.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct CellMaker {
     length: Millis,
     /// How many values a whole cell has.
@@ -28,7 +30,7 @@ pub(super) struct CellMaker {
     last: Option<Cell>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Open {
     index: i64,
     pushes: u32,
@@ -89,7 +91,7 @@ impl CellMaker {
 }
 
 /// Makes one cell of several neighbours.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Coarsen {
     ratio: i64,
     index: i64,
@@ -126,7 +128,7 @@ impl Coarsen {
 }
 
 /// The newest cells, at most `capacity`, without holes: consecutive indices.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Ring {
     capacity: usize,
     newest: i64,
@@ -233,7 +235,7 @@ impl Ring {
 /// How much a signal shakes from cell to cell.
 ///
 /// Clipped exponential average of |second difference| / √6: first differences of a smooth daily curve are its slope, not noise.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Noise {
     seen: u32,
     level: f64,

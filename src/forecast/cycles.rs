@@ -3,7 +3,10 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::cells::Ring;
+use super::season::Outlook;
 
 /// A turn is confirmed by a move of this much (of the way from 0 to the threshold), or of so many noise levels.
 const TURN_MIN: f64 = 0.03;
@@ -24,27 +27,34 @@ const REGULAR_AGE_MAX: f64 = 2.5;
 const CAP_MARGIN: f64 = 0.3;
 /// A peak may be late by this part of the period.
 const LATE_MAX: f64 = 0.25;
-/// The smallest deviation of peaks that is believed.
-const SPREAD_MIN: f64 = 0.004;
+/// Peaks of a season come a season apart, but for this part of it.
+const SEASON_MISFIT_MAX: f64 = 0.1;
+/// How much peaks differ elsewhere; it counts like so many peaks, since few that lie on a line by chance prove little.
+const SPREAD_USUAL: f64 = 0.02;
+const SPREAD_USUAL_PEAKS: f64 = 2.0;
+/// A breach may fall between two samples: what ends abruptly from here on was one.
+const INCIDENT_FROM: f64 = 0.97;
+/// Peaks foretell for no longer than this many times as long as they were watched.
+const REACH: f64 = 1.5;
 /// Of how much the last peak fell short of its forecast, this part is news.
 const NEWS_SHARE: f64 = 0.5;
 
 /// A confirmed peak.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Peak {
     /// Its cell.
     pub(super) at: i64,
     pub(super) height: f64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Direction {
     Rising,
     Falling,
 }
 
 /// The peaks of one signal, in cells of one length.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Cycles {
     /// Base and top are those of this many newest cells.
     span: usize,
@@ -73,7 +83,7 @@ pub(super) struct Regular {
 }
 
 /// The next peak that would breach.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct NextPeak {
     /// How high it is expected to be.
     pub(super) height: f64,
@@ -90,6 +100,31 @@ impl NextPeak {
     /// P(it breaches).
     pub(super) fn probability(&self) -> f64 {
         normal_share_below((self.height - 1.0) / self.deviation)
+    }
+
+    /// The same peak seen by today's rise over yesterday's: both count as they are certain. Of two different peaks the one
+    /// that more likely breaches matters.
+    pub(super) fn with(self, outlook: Outlook) -> NextPeak {
+        let other = NextPeak {
+            height: outlook.height,
+            deviation: outlook.deviation,
+            due: outlook.due,
+            crossing: outlook.crossing,
+            ..self
+        };
+        if (self.due - outlook.due).abs() > LATE_MAX * self.period {
+            return if other.probability() > self.probability() { other } else { self };
+        }
+        let (own, others) = (self.deviation.powi(-2), outlook.deviation.powi(-2));
+        let height = (own * self.height + others * outlook.height) / (own + others);
+        NextPeak { height, deviation: (own + others).powf(-0.5), ..other }
+    }
+}
+
+impl From<Outlook> for NextPeak {
+    fn from(outlook: Outlook) -> NextPeak {
+        let Outlook { height, deviation, due, crossing, last } = outlook;
+        NextPeak { height, deviation, due, crossing, period: due.max(1.0), last }
     }
 }
 
@@ -148,7 +183,7 @@ impl Cycles {
         let (Some(before), Some(now)) = (ring.mean(at - 2), ring.mean(at)) else { return false };
         let highest = (at - 2..=at).filter_map(|cell| ring.max(cell)).fold(f64::NEG_INFINITY, f64::max);
         let peak = if self.direction == Direction::Rising { self.running.height.max(highest) } else { highest };
-        peak >= 1.0 && before - now > 0.5 * (peak - base)
+        peak >= INCIDENT_FROM && before - now > 0.5 * (peak - base)
     }
 
     fn keep(&mut self, peak: Peak, base: f64, top: f64) {
@@ -189,7 +224,7 @@ impl Cycles {
             last,
             slope,
             level,
-            spread: 1.48 * median(&mut residuals) + SPREAD_MIN,
+            spread: shrunk(1.48 * median(&mut residuals), count as f64),
             mean_at,
             squares: times.iter().map(|t| (t - mean_at).powi(2)).sum(),
             count: count as f64,
@@ -219,13 +254,26 @@ impl Cycles {
         (risen <= cap).then_some(cap)
     }
 
+    /// Whether a peak so many cells from `now` comes one season after the last one: yesterday foretells nothing of what
+    /// repeats every sixteen hours.
+    pub(super) fn is_due(&self, now: i64, ahead: f64, season: f64) -> bool {
+        let mut newest = self.peaks.iter().rev();
+        let Some(last) = newest.next() else { return false };
+        let apart = now.saturating_sub(last.at) as f64 + ahead;
+        let fits = |apart: f64, misfit: f64| (apart - season).abs() <= misfit * season;
+        let fit_before = newest.next().is_none_or(|before| fits((last.at - before.at) as f64, 2.0 * SEASON_MISFIT_MAX));
+        fits(apart, SEASON_MISFIT_MAX) && fit_before
+    }
+
     /// The peak within `horizon` cells that matters, where the cycle is regular and one is due.
     pub(super) fn next_peak(&self, ring: &Ring, noise: f64, horizon: f64) -> Option<NextPeak> {
         let now = ring.newest() as f64;
         let regular = self.regular(ring.newest())?;
         let first = self.next_after(ring, &regular, noise);
+        let watched = regular.period * (regular.count - 1.0);
         let last = if regular.slope > 0.0 {
-            first + regular.period * ((now + horizon - first) / regular.period).floor().max(0.0)
+            let ahead = horizon.min(REACH * watched);
+            first + regular.period * ((now + ahead - first) / regular.period).floor().max(0.0)
         } else {
             first
         };
@@ -294,6 +342,12 @@ impl Regular {
         let periods = ((now - LATE_MAX * self.period - last) / self.period).ceil().max(1.0);
         last + periods * self.period
     }
+}
+
+/// A deviation seen on so many peaks, drawn towards the usual one.
+fn shrunk(deviation: f64, count: f64) -> f64 {
+    let squares = count * deviation.powi(2) + SPREAD_USUAL_PEAKS * SPREAD_USUAL.powi(2);
+    (squares / (count + SPREAD_USUAL_PEAKS)).sqrt()
 }
 
 fn push_bounded(peaks: &mut VecDeque<Peak>, peak: Peak, count_max: usize) {

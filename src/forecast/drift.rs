@@ -4,8 +4,11 @@
 //! further than was watched; one jump is no trend; a slope that is dying does not arrive; what yesterday did at this
 //! hour is no drift; a crossing nearer than an action takes is no prediction.
 
+use serde::{Deserialize, Serialize};
+
 use super::cells::{Noise, Ring};
 use super::season::Season;
+use super::turning::Lenience;
 
 /// The windows, in cells.
 pub(super) const WINDOWS: [usize; 9] = [16, 24, 32, 48, 64, 96, 128, 192, 224];
@@ -13,7 +16,11 @@ pub(super) const WINDOWS: [usize; 9] = [16, 24, 32, 48, 64, 96, 128, 192, 224];
 pub(super) const VOTES_MIN: usize = 3;
 const BLOCKS: usize = 8;
 /// A window may predict a crossing within this many times its own length.
-const REACH: f64 = 1.5;
+pub(super) const REACH: f64 = 1.5;
+/// A crossing must be foreseen within this part of the horizon: one that is a little late is still within it.
+pub(super) const VOTES_WITHIN: f64 = 0.85;
+/// One that comes a little after it may as well come before its end.
+const LEANS_WITHIN: f64 = 1.25;
 /// Windows with more missing cells than this share say nothing.
 const MISSING_MAX: f64 = 0.2;
 /// Where the newest quarter has grown by less than this part of what the middle grew, growth is dying.
@@ -26,7 +33,7 @@ const RESIDUAL_MIN: f64 = 1e-4;
 const REGIME_FALL: f64 = 0.05;
 
 /// What one window sees when it votes.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Vote {
     pub(super) window: usize,
     /// Cells until the line crosses the threshold, as far as the plain slope says: the guards are for believing, and make late.
@@ -35,12 +42,16 @@ pub(super) struct Vote {
     pub(super) slope: f64,
     /// Where the line stands now.
     pub(super) level: f64,
+    /// How much of it could be missing.
+    pub(super) lenience: Lenience,
 }
 
 /// What all windows see.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct DriftView {
     pub(super) votes: Vec<Vote>,
+    /// How many windows see a crossing within a horizon and a little, voters among them.
+    pub(super) leaning: usize,
     /// How many windows lie wholly in this regime with enough values.
     pub(super) valid: usize,
     /// Windows struck because yesterday explains the rise.
@@ -50,7 +61,7 @@ pub(super) struct DriftView {
 }
 
 /// Lengths in cells that decide what counts as a prediction.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Reach {
     pub(super) horizon: f64,
     pub(super) actuation: f64,
@@ -59,12 +70,24 @@ pub(super) struct Reach {
 }
 
 /// The recent cells of one signal, oriented so that 1 from below is the breach.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Drift {
     pub(super) ring: Ring,
     pub(super) noise: Noise,
     /// The first cell of the present regime.
     pub(super) regime: i64,
+}
+
+impl DriftView {
+    /// From 0 to 1: the share of windows that vote, where enough of them do; below that two steps.
+    pub(super) fn score(&self) -> f64 {
+        match (self.votes.len(), self.leaning) {
+            (votes, _) if votes >= VOTES_MIN => votes as f64 / WINDOWS.len() as f64,
+            (_, leaning) if leaning >= VOTES_MIN => 0.2,
+            (_, 1..) => 0.1,
+            _ => 0.0,
+        }
+    }
 }
 
 impl Drift {
@@ -97,15 +120,22 @@ impl Drift {
             view.valid += 1;
             let line = Line::fit(&cells[cells.len() - window..], reach.season);
             view.slope = view.slope.max(line.slope);
-            if !line.crosses(reach, spoke) {
+            if !line.crosses(reach, spoke, LEANS_WITHIN) {
                 continue;
             }
-            if season.explains(&line, self.ring.newest(), *cells.last().unwrap_or(&0.0), reach) {
+            if season.is_unknown(window as f64, self.ring.newest(), reach)
+                || season.explains(&line, self.ring.newest(), *cells.last().unwrap_or(&0.0), reach)
+            {
                 view.explained += 1;
                 continue;
             }
+            view.leaning += 1;
+            if !line.crosses(reach, spoke, VOTES_WITHIN) {
+                continue;
+            }
             let eta = (line.gap() / line.plain).clamp(0.0, reach.horizon);
-            view.votes.push(Vote { window, eta, slope: line.plain, level: line.level });
+            let lenience = Lenience::of(&line, reach);
+            view.votes.push(Vote { window, eta, slope: line.plain, level: line.level, lenience });
         }
         view
     }
@@ -133,7 +163,7 @@ pub(super) struct Line {
     /// Rise over the whole window, of the plain values.
     pub(super) rise: f64,
     /// How much rise is still to come if growth goes on dying as it does; absent where it does not die.
-    to_come: Option<f64>,
+    pub(super) to_come: Option<f64>,
 }
 
 impl Line {
@@ -172,12 +202,12 @@ impl Line {
     }
 
     /// How far it is below the threshold. Noise crosses first.
-    fn gap(&self) -> f64 {
+    pub(super) fn gap(&self) -> f64 {
         1.0 - self.level - 0.5 * self.residual
     }
 
-    /// Whether it crosses 1 within what may be believed.
-    fn crosses(&self, reach: Reach, spoke: Spoke) -> bool {
+    /// Whether it crosses 1 within what may be believed: that part of the horizon.
+    fn crosses(&self, reach: Reach, spoke: Spoke, within: f64) -> bool {
         let window = self.window as f64;
         if self.slope <= 0.0 || self.slope * window <= 2.0 * self.residual {
             return false;
@@ -186,7 +216,7 @@ impl Line {
         // What was foreseen in time stays foreseen until it is there, be it within the noise of the line.
         let nearest = if spoke == Spoke::Yes { -LATE_SHARE * reach.horizon } else { reach.actuation };
         let dies_before = self.to_come.is_some_and(|rise| rise < self.gap());
-        eta >= nearest && eta <= reach.horizon && eta <= REACH * window && !dies_before
+        eta >= nearest && eta <= within * reach.horizon && eta <= REACH * window && !dies_before
     }
 }
 

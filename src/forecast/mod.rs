@@ -3,24 +3,41 @@
 //! One [`Watch`] follows one signal of one component. It is fed a value each interval and answers with a
 //! [`Foresight`]. It is deterministic: the same values give the same answer, bit for bit.
 
+mod bank;
+mod calendar;
 mod calibration;
 mod cells;
 mod cycles;
 mod drift;
+mod lstm;
+mod meter;
 mod models;
 mod orientation;
 mod paths;
+mod record;
 mod season;
+mod series;
 #[cfg(test)]
 mod tests;
+mod turning;
 mod watch;
 mod words;
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Millis, Timestamp};
 
+pub use bank::BankSize;
+pub use calendar::{Calendar, EVENTS_MAX, Effect, Event, OCCURRENCES_MAX, Occurrence};
+pub use calibration::{Belief, Calibration, Evidence};
 pub(crate) use cycles::theil_sen;
+pub use lstm::{Lesson, Network};
+pub use meter::BankMeter;
+pub use models::expected_path;
+pub use series::{SeriesForecast, SeriesSettings, forecast_series, train_network};
+pub use turning::TurningPoint;
 pub use watch::Watch;
 
 /// From which side a signal breaches its threshold.
@@ -61,10 +78,40 @@ pub enum ModelChoice {
     Ets,
     /// Seasonal-trend decomposition for several seasons (augurs).
     Mstl,
+    /// Seasonal ARIMA of a small set of orders, by conditional sum of squares.
+    Arima,
+    /// The Theta method.
+    Theta,
+    /// A small LSTM network, trained over all series of a kind.
+    Lstm,
+}
+
+/// Why there is no forecast.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// Fewer values than the model needs.
+    #[error("{got} values are too few: {model} needs {needed}")]
+    TooShort {
+        /// The model.
+        model: &'static str,
+        /// How many there are.
+        got: usize,
+        /// How many it needs.
+        needed: usize,
+    },
+    /// No value is a number.
+    #[error("none of {0} values is a number")]
+    NoNumber(usize),
+    /// The settings ask for what cannot be.
+    #[error("{0}")]
+    Settings(String),
+    /// The fit came to nothing.
+    #[error("{0} could not be fitted to these values")]
+    NoFit(&'static str),
 }
 
 /// How far from what was expected a value is still normal, where a user says so: the larger of the two.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Band {
     /// In standard deviations of the forecast.
     pub deviation: f64,
@@ -73,7 +120,7 @@ pub struct Band {
 }
 
 /// How one signal of a rule is watched; shared by all components of the rule.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WatchSettings {
     /// How far ahead to look.
     pub horizon: Millis,
@@ -91,6 +138,30 @@ pub struct WatchSettings {
     pub model: ModelChoice,
     /// A crossing nearer than this comes too late to be a prediction: the time an action takes.
     pub actuation_time: Millis,
+    /// The signal is never below this, in its own unit.
+    pub floor: Option<f64>,
+    /// The signal is never above this, in its own unit.
+    pub ceiling: Option<f64>,
+    /// The exceptions that concern the component.
+    pub calendar: Arc<Calendar>,
+}
+
+impl ModelChoice {
+    /// As a user writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ModelChoice::Auto => "auto",
+            ModelChoice::Level => "level",
+            ModelChoice::Drift => "drift",
+            ModelChoice::Damped => "damped",
+            ModelChoice::SeasonalNaive => "seasonal-naive",
+            ModelChoice::Ets => "ets",
+            ModelChoice::Mstl => "mstl",
+            ModelChoice::Arima => "arima",
+            ModelChoice::Theta => "theta",
+            ModelChoice::Lstm => "lstm",
+        }
+    }
 }
 
 /// Why nothing can be said.
@@ -121,6 +192,8 @@ pub enum ChannelName {
     Drift,
     /// Growing peaks of a regular cycle.
     Cycle,
+    /// Higher than ever in a fortnight.
+    Record,
     /// First passage of season-aware paths with the bank of error trajectories.
     Paths,
 }
@@ -201,8 +274,25 @@ pub struct Foresight {
     pub outside_interval: Option<bool>,
     /// What each channel says.
     pub channels: Vec<Channel>,
+    /// What the channels saw: what [`Calibration::learn`] is taught with once the horizon is over.
+    pub evidence: Option<Evidence>,
     /// The model that made the path.
     pub model: String,
+    /// Where the path is made by several models together: each with its weight, the heaviest first.
+    #[serde(default)]
+    pub members: Vec<Member>,
+    /// Where the channels that speak would fall silent.
+    #[serde(default)]
+    pub turning: Vec<TurningPoint>,
+}
+
+/// A model that has a part in a path.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// The model.
+    pub model: String,
+    /// Its part, 0..1.
+    pub weight: f64,
 }
 
 /// Why a new regime starts: models do not learn across it blindly.
@@ -237,7 +327,10 @@ impl Foresight {
             path: None,
             outside_interval: None,
             channels: Vec::new(),
+            evidence: None,
             model: String::new(),
+            members: Vec::new(),
+            turning: Vec::new(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! One scale for all signals: 0 is about full health, 1 is the threshold, and the breach comes from below.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Limit, Side};
 
 /// Oriented values are kept within ± this: enough to say "far off", and f32 holds it.
@@ -15,7 +17,7 @@ const THRESHOLD_MAX: f64 = 1e30;
 ///
 /// Above: `u = v / threshold`. Below: `u = 1 − (v − threshold) / scale`, where the scale is the way from the threshold to
 /// full health: `1 − threshold` of a share, the threshold itself otherwise, doubled as often as the signal is seen further away.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Orientation {
     side: Side,
     threshold: f64,

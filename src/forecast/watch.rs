@@ -2,16 +2,24 @@
 
 use std::sync::Arc;
 
-use super::calibration::{Belief, calibrate};
+use serde::{Deserialize, Serialize};
+
+use super::calibration::{Belief, Calibration, Evidence, SeesSeason};
 use super::cells::{Cell, CellMaker, Coarsen, Noise, whole};
 use super::cycles::{Cycles, NextPeak};
 use super::drift::{Drift, DriftView, Reach, Spoke, VOTES_MIN, WINDOWS};
+use super::models::{Model, model_of};
 use super::orientation::Orientation;
-use super::paths::{Fan, LEVELS, Paths, quantile};
+use super::paths::{Fan, LEVELS, Named, Paths, quantile};
+use super::record::Record;
 use super::season::Season;
+use super::turning::turning_points;
 use super::words::{number, span};
-use super::{Band, Channel, ChannelName, Eta, Foresight, Knowledge, Limit, Path, RegimeStart, WatchSettings};
-use crate::model::{Millis, Timestamp};
+use super::{
+    BankSize, Channel, ChannelName, Eta, Foresight, Knowledge, Lesson, Limit, Member, ModelChoice, Network, Path,
+    RegimeStart, WatchSettings,
+};
+use crate::model::{Millis, Sample, Timestamp};
 
 /// Cells to the horizon, about.
 const HORIZON_CELLS: i64 = 96;
@@ -31,11 +39,13 @@ const VALUE_MAX: f64 = 1e30;
 const EARLY_SHARE: f64 = 0.7;
 /// A signal that fell by this much (of the way from 0 to the threshold) since an action has improved.
 const IMPROVED_MIN: f64 = 0.01;
+/// Members of the bank that are told of, heaviest first.
+const MEMBERS_TOLD: usize = 5;
 /// How uncertain the time of a regular peak is, as a part of its period.
 const PEAK_TIME_DEVIATION: f64 = 0.05;
 
 /// Lengths that follow from the settings.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Geometry {
     cell: Millis,
     reach: Reach,
@@ -44,21 +54,22 @@ struct Geometry {
 }
 
 /// What was made of the newest cell.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct View {
     drift: DriftView,
     /// The height up to which a rise is nothing new, while it is not beyond it.
     cap: Option<f64>,
     cycle: Option<NextPeak>,
-    belief: Belief,
+    /// Of the channels, and of what is still foreseen from before.
+    evidence: Evidence,
 }
 
 /// What was foreseen when something was done about it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Pending {
     /// Where the signal stood then, oriented.
     level: f64,
-    belief: Belief,
+    evidence: Evidence,
 }
 
 /// Follows one signal of one component.
@@ -66,10 +77,11 @@ struct Pending {
 /// It keeps about 35 kB, at most 60: some hundred cells, 512 steps, a week of coarse cells, eight forecasts of seven members
 /// and 32 error trajectories of 48 to 72 steps. [`Watch::push`] costs microseconds, [`Watch::foresee`] tens of them, and
 /// milliseconds now and then, when AutoETS and MSTL are fitted anew.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Watch {
     settings: Arc<WatchSettings>,
     seed: u64,
+    size: BankSize,
     geometry: Geometry,
     orientation: Orientation,
     maker: CellMaker,
@@ -80,7 +92,9 @@ pub struct Watch {
     coarse_noise: Noise,
     coarsen: Coarsen,
     season: Season,
+    record: Record,
     paths: Paths,
+    #[serde(skip)]
     fan: Option<Fan>,
     view: Option<View>,
     pending: Option<Pending>,
@@ -119,6 +133,10 @@ impl Geometry {
         [self.reach.season, second.max(self.reach.season)]
     }
 
+    fn sees_season(&self) -> SeesSeason {
+        if WINDOWS[WINDOWS.len() - 1] as f64 >= self.reach.season { SeesSeason::Yes } else { SeesSeason::No }
+    }
+
     /// The end of a cell: when its last value was due.
     fn end(&self, index: i64, interval: Millis) -> Timestamp {
         Timestamp(index.saturating_add(1).saturating_mul(self.cell.0)) - interval
@@ -130,6 +148,11 @@ impl Watch {
     ///
     /// The seed only spreads costly fits over time; what is foreseen does not depend on chance.
     pub fn new(settings: Arc<WatchSettings>, seed: u64) -> Watch {
+        Watch::sized(settings, seed, BankSize::Full)
+    }
+
+    /// The same with a bank of another size, where the model is `auto`.
+    pub fn sized(settings: Arc<WatchSettings>, seed: u64, size: BankSize) -> Watch {
         let geometry = Geometry::of(&settings);
         let reach = geometry.reach;
         let seasons = geometry.seasons(&settings);
@@ -140,6 +163,7 @@ impl Watch {
             .then(|| Cycles::new(count(2.0 * reach.season / ratio as f64), coarse_week));
         Watch {
             seed,
+            size,
             orientation: Orientation::new(settings.side),
             maker: CellMaker::new(geometry.cell, Millis(settings.interval.0.max(1))),
             drift: Drift::new(count(2.0 * reach.horizon)),
@@ -148,7 +172,8 @@ impl Watch {
             coarse_noise: Noise::default(),
             coarsen: Coarsen::new(ratio),
             season: Season::new(count(seasons[1] / ratio as f64 + 4.0), ratio as f64),
-            paths: Paths::new(settings.model, reach.horizon, seasons, seed),
+            record: Record::new(reach),
+            paths: Paths::new(&settings),
             fan: None,
             view: None,
             pending: None,
@@ -180,8 +205,21 @@ impl Watch {
             self.first_at = self.first_at.or(Some(at));
         }
         self.note_breach(at, oriented);
+        // What a calendar calls an exception says nothing of what the signal does otherwise.
+        let exceptional = self.settings.calendar.at(at).is_some();
+        if self.paths.push(at, value.filter(|_| !exceptional)) {
+            self.fan = None;
+        }
         for cell in self.maker.push(at, oriented) {
             self.take(cell);
+        }
+    }
+
+    /// Learns from the past: forgets all it has seen, and takes these samples in their order under one limit.
+    pub fn prime(&mut self, past: Vec<Sample>, limit: Option<Limit>) {
+        *self = Watch::sized(self.settings.clone(), self.seed, self.size);
+        for sample in past {
+            self.push(sample.at, Some(sample.value), limit);
         }
     }
 
@@ -193,11 +231,11 @@ impl Watch {
     pub fn start_regime(&mut self, at: Timestamp, why: RegimeStart) {
         let cell = at.0.div_euclid(self.geometry.cell.0).saturating_add(1);
         self.drift.regime = self.drift.regime.max(cell);
-        self.paths.start_regime(cell);
         if why == RegimeStart::Seen {
             return;
         }
-        self.paths.drop_origins();
+        self.paths.start_regime();
+        self.fan = None;
         if why == RegimeStart::OwnAction {
             self.cycles.forget();
             if let Some(cycles) = &mut self.coarse_cycles {
@@ -205,12 +243,55 @@ impl Watch {
             }
         }
         let level = self.drift.ring.mean(self.drift.ring.newest());
-        let belief = self.view.as_ref().map(|view| view.belief);
-        self.pending = level.zip(belief).map(|(level, belief)| Pending { level, belief });
+        let evidence = self.view.as_ref().map(|view| view.evidence);
+        self.pending = level.zip(evidence).map(|(level, evidence)| Pending { level, evidence });
     }
 
-    /// What is foreseen at `now`. Called at most once an interval, after [`Watch::push`].
-    pub fn foresee(&mut self, now: Timestamp) -> Foresight {
+    /// Whether a fit is due; until then the forecast goes on with what it has, or there is none yet. `network`: see
+    /// [`Watch::refit`].
+    pub fn wants_refit(&self, network: Option<&Arc<Network>>) -> bool {
+        let named = match self.settings.model {
+            ModelChoice::Lstm if network.is_some() => Named::Yes,
+            _ => Named::No,
+        };
+        self.paths.wants_refit(named)
+    }
+
+    /// Fits the forecast's models to the history. Costs milliseconds, so that whoever has many watches spreads it.
+    /// `network` serves the watches that name the LSTM; without one the bank forecasts for them.
+    pub fn refit(&mut self, network: Option<&Arc<Network>>) {
+        let model = self.named_model(network);
+        self.paths.refit(&self.settings, model, self.size);
+        self.fan = None;
+    }
+
+    fn named_model(&self, network: Option<&Arc<Network>>) -> Option<Box<dyn Model>> {
+        match self.settings.model {
+            ModelChoice::Lstm => network.map(|network| Box::new(network.clone()) as Box<dyn Model>),
+            choice => model_of(choice),
+        }
+    }
+
+    /// Goes on after it was read from a snapshot, if it was made under the same settings.
+    #[must_use]
+    pub fn resumed(mut self, settings: &Arc<WatchSettings>, network: Option<&Arc<Network>>) -> Option<Watch> {
+        if *self.settings != **settings {
+            return None;
+        }
+        self.settings = settings.clone();
+        let model = self.named_model(network);
+        self.paths.name_model(model);
+        Some(self)
+    }
+
+    /// What a network for this signal can learn from it; absent while there is too little.
+    pub fn lesson(&self) -> Option<Lesson> {
+        self.paths.lesson()
+    }
+
+    /// What is foreseen at `now`, and what that means by what has been learned of its rule. Called at most once an interval,
+    /// after [`Watch::push`].
+    pub fn foresee(&mut self, now: Timestamp, calibration: &Calibration) -> Foresight {
         let knowledge = self.knowledge(now);
         let mut foresight = Foresight::unknown(now, "");
         foresight.history = self.first_at.map_or(Millis::ZERO, |first| now - first);
@@ -222,21 +303,21 @@ impl Watch {
             return foresight;
         }
         if self.fan.is_none() {
-            self.paths.refit();
-            let step = self.geometry.cell.0 * self.paths.ratio;
-            let lasting = usize::try_from(self.settings.lasting.0 / step).unwrap_or(0).max(1);
-            self.fan = self.paths.fan(&self.season, lasting);
+            let lasting = usize::try_from(self.settings.lasting.0 / self.paths.step.0).unwrap_or(0).max(1);
+            let exceptions = self.exceptions();
+            self.fan = self.paths.fan(&self.orientation, lasting, &exceptions);
         }
         foresight.breached = self.is_breached(now);
-        let band = self.settings.band.map(|band| {
-            let min_abs = band.min_abs / self.orientation.restore_difference(1.0).abs();
-            Band { min_abs, ..band }
-        });
-        foresight.outside_interval = self.paths.outside_interval(band);
+        foresight.outside_interval = self.paths.is_outside(self.settings.band);
         foresight.path = self.path();
-        foresight.model = self.fan.as_ref().map_or(String::new(), |fan| fan.member.name().to_owned());
+        if let Some(fan) = &self.fan {
+            foresight.model = self.model_name().to_owned();
+            let heaviest = fan.members.iter().take(MEMBERS_TOLD);
+            foresight.members =
+                heaviest.map(|(model, weight)| Member { model: model.clone(), weight: *weight }).collect();
+        }
         if let Some(limit) = self.limit {
-            self.judge(now, limit, &mut foresight);
+            self.judge(now, limit, calibration, &mut foresight);
         }
         foresight
     }
@@ -246,7 +327,7 @@ impl Watch {
 impl Watch {
     /// Everything oriented before is on another scale.
     fn start_anew(&mut self) {
-        let mut fresh = Watch::new(self.settings.clone(), self.seed);
+        let mut fresh = Watch::sized(self.settings.clone(), self.seed, self.size);
         fresh.orientation = self.orientation;
         fresh.limit = self.limit;
         fresh.pushed_at = self.pushed_at;
@@ -267,7 +348,6 @@ impl Watch {
 
     fn take(&mut self, cell: Cell) {
         let gap = cell.index.saturating_sub(self.drift.ring.newest()) as f64;
-        let regime_before = self.drift.regime;
         if self.drift.ring.len() == 0 || gap > GAP_SHARE * self.geometry.reach.horizon + 1.0 {
             self.drift.regime = self.drift.regime.max(cell.index);
         }
@@ -277,20 +357,19 @@ impl Watch {
         } else {
             self.drift.noise.observe(&self.drift.ring);
             self.drift.notice_fall();
+            self.record.observe(cell, self.geometry.reach);
         }
-        if self.drift.regime != regime_before {
-            self.paths.start_regime(self.drift.regime);
+        let exceptional =
+            self.settings.calendar.at(Timestamp(cell.index.saturating_mul(self.geometry.cell.0))).is_some();
+        if !exceptional {
+            self.cycles.observe(&self.drift.ring, self.drift.noise.level());
         }
-        self.cycles.observe(&self.drift.ring, self.drift.noise.level());
         if let Some(coarse) = self.coarsen.push(cell) {
             self.season.ring.push(coarse);
             self.coarse_noise.observe(&self.season.ring);
-            if let Some(cycles) = &mut self.coarse_cycles {
+            if let Some(cycles) = self.coarse_cycles.as_mut().filter(|_| !exceptional) {
                 cycles.observe(&self.season.ring, self.coarse_noise.level());
             }
-        }
-        if self.paths.push(cell, &self.season) {
-            self.fan = None;
         }
         self.look(cell);
     }
@@ -322,23 +401,31 @@ impl Watch {
             });
         let cycle =
             [fine_peak, coarse_peak].into_iter().flatten().max_by(|a, b| a.probability().total_cmp(&b.probability()));
-        let votes = if cap.is_none() { drift.votes.len() } else { 0 };
+        let outlook = self.season.outlook(cell.index, reach).filter(|outlook| match coarse {
+            Some(cycles) => cycles.is_due(self.season.ring.newest(), outlook.due / ratio, reach.season / ratio),
+            None => self.cycles.is_due(cell.index, outlook.due, reach.season),
+        });
+        let cycle = match (cycle, outlook) {
+            (Some(peak), Some(outlook)) => Some(peak.with(outlook)),
+            (peak, outlook) => peak.or(outlook.filter(|outlook| outlook.due > 0.0).map(NextPeak::from)),
+        };
+        // Too near to act on, and not foreseen before: that is the ordinary alert's.
+        let cycle_spoke = self.view.as_ref().is_some_and(|view| view.cycle.is_some_and(|peak| peak.height >= 1.0));
+        let cycle = cycle.filter(|peak| cycle_spoke || peak.crossing >= reach.actuation);
+        let by_drift = if cap.is_none() { drift.score() } else { 0.0 };
         let by_cycle = cycle.map_or(0.0, |peak| peak.probability());
-        let mut belief = calibrate(votes, by_cycle);
-        belief.raw = by_cycle.max(votes as f64 / WINDOWS.len() as f64);
+        let mut evidence = Evidence::of(by_drift, self.geometry.sees_season(), by_cycle, self.record.score(cell.index));
         let improved = |pending: &Pending| cell.mean < pending.level - IMPROVED_MIN.max(3.0 * self.drift.noise.level());
         if drift.valid >= VOTES_MIN || self.pending.as_ref().is_some_and(improved) {
             self.pending = None;
         }
-        let pending = self.pending.as_ref().map(|pending| pending.belief);
+        let pending = self.pending.as_ref().map(|pending| pending.evidence);
         // Beyond the line, but not for long enough yet: what was foreseen is happening.
-        let happening = self.view.as_ref().filter(|_| cell.mean >= 1.0).map(|view| view.belief);
+        let happening = self.view.as_ref().filter(|_| cell.mean >= 1.0).map(|view| view.evidence);
         for held in [pending, happening].into_iter().flatten() {
-            if held.probability > belief.probability {
-                belief = held;
-            }
+            evidence = evidence.or(held);
         }
-        self.view = Some(View { drift, cap, cycle, belief });
+        self.view = Some(View { drift, cap, cycle, evidence });
     }
 }
 
@@ -366,35 +453,48 @@ impl Watch {
         Knowledge::Known
     }
 
-    /// The fan in the signal's unit. The mirrored side has its quantiles mirrored too.
-    fn path(&self) -> Option<Path> {
-        let fan = self.fan.as_ref()?;
-        let step = self.geometry.cell * self.paths.ratio;
-        let newest = self.paths.newest()?;
-        let mut values: Vec<Vec<f64>> =
-            fan.values.iter().map(|path| path.iter().map(|value| self.orientation.restore(*value)).collect()).collect();
-        if self.orientation.restore_difference(1.0) < 0.0 {
-            values.reverse();
-        }
-        Some(Path {
-            start: Timestamp(newest.saturating_add(2).saturating_mul(step.0)) - self.settings.interval,
-            step,
-            levels: LEVELS.to_vec(),
-            values,
-        })
+    /// By how much each step to come differs from what the season says, because a calendar has it do as on another weekday:
+    /// that day's newest value less the one a week before the step. Empty where no such event is near.
+    fn exceptions(&self) -> Vec<f64> {
+        let calendar = &self.settings.calendar;
+        let Some(newest) = self.paths.newest().filter(|_| !calendar.is_empty()) else { return Vec::new() };
+        let time_of = |step: usize| {
+            let ahead = i64::try_from(step).unwrap_or(0) + 1;
+            Timestamp((newest + ahead).saturating_mul(self.paths.step.0)) + self.paths.step / 2
+        };
+        let seen = |at: Timestamp| self.season.at(at.0 as f64 / self.geometry.cell.0 as f64 - 0.5);
+        let difference = |step: usize| {
+            let at = time_of(step);
+            let like = calendar.at(at)?.stand_in(at)?;
+            Some(self.orientation.restore_difference(seen(like)? - seen(at - Millis::DAY * 7)?))
+        };
+        let differences: Vec<f64> = (0..self.paths.steps).map(|step| difference(step).unwrap_or(0.0)).collect();
+        if differences.iter().any(|difference| difference.abs() > 0.0) { differences } else { Vec::new() }
     }
 
-    fn judge(&self, now: Timestamp, limit: Limit, foresight: &mut Foresight) {
+    /// The fan, in the signal's unit.
+    fn path(&self) -> Option<Path> {
+        let fan = self.fan.as_ref()?;
+        let step = self.paths.step;
+        let newest = self.paths.newest()?;
+        let start = Timestamp(newest.saturating_add(2).saturating_mul(step.0)) - self.settings.interval;
+        Some(Path { start, step, levels: LEVELS.to_vec(), values: fan.values.clone() })
+    }
+
+    fn judge(&self, now: Timestamp, limit: Limit, calibration: &Calibration, foresight: &mut Foresight) {
         let Some(view) = &self.view else {
             // In breach before anything was learned.
             self.judge_breach(foresight);
             return;
         };
-        let Belief { raw, probability, low } = view.belief;
+        let Belief { raw, probability, low } = calibration.believe(&view.evidence);
+        foresight.evidence = Some(view.evidence);
         foresight.probability_raw = Some(raw);
         foresight.probability = Some(probability);
         foresight.probability_low = Some(low);
         foresight.channels = self.channels(view);
+        let (drift, silenced) = (&view.drift.votes, view.cap.is_some());
+        foresight.turning = turning_points(drift, silenced, view.cycle, &self.orientation, foresight.current);
         foresight.eta = self.eta(now, view, probability);
         foresight.depth = self.depth(view, limit);
         foresight.peak_q90 = Some(self.orientation.restore(self.peak_q90(view)));
@@ -453,7 +553,7 @@ impl Watch {
             .passages
             .iter()
             .flatten()
-            .map(|step| ((step + 1) * usize::try_from(self.paths.ratio).unwrap_or(1)) as f64)
+            .map(|step| (step + 1) as f64 * self.paths.step.0 as f64 / self.geometry.cell.0 as f64)
             .collect();
         if times.is_empty() {
             return None;
@@ -472,7 +572,7 @@ impl Watch {
 
     /// The mean over the breaching futures of the channel that speaks; the paths' own where none does.
     fn depth(&self, view: &View, limit: Limit) -> f64 {
-        let margin = self.orientation.margin(limit).unwrap_or_else(|| self.paths.interquartile_range()).max(1e-9);
+        let margin = self.orientation.margin(limit).unwrap_or_else(|| self.interquartile_range()).max(1e-9);
         let depth = |peak: f64| (0.5 + 0.5 * (peak - 1.0) / margin).clamp(0.0, 1.0);
         let mut peaks = Vec::new();
         if Watch::drift_speaks(view) {
@@ -484,6 +584,13 @@ impl Watch {
             peaks = breaching.map(|(peak, _)| *peak).collect();
         }
         if peaks.is_empty() { 0.5 } else { peaks.iter().map(|peak| depth(*peak)).sum::<f64>() / peaks.len() as f64 }
+    }
+
+    /// The interquartile range of the newest cells, oriented.
+    fn interquartile_range(&self) -> f64 {
+        let mut cells: Vec<f64> = self.drift.ring.latest(WINDOWS[8]).collect();
+        cells.sort_by(f64::total_cmp);
+        quantile(&cells, 0.75) - quantile(&cells, 0.25)
     }
 
     fn peak_q90(&self, view: &View) -> f64 {
@@ -502,7 +609,7 @@ impl Watch {
     }
 
     fn channels(&self, view: &View) -> Vec<Channel> {
-        let mut channels = vec![self.drift_channel(view), self.cycle_channel(view)];
+        let mut channels = vec![self.drift_channel(view), self.cycle_channel(view), self.record_channel(view)];
         channels.extend(self.fan.as_ref().map(|fan| self.paths_channel(fan)));
         channels
     }
@@ -514,6 +621,11 @@ impl Watch {
 
     fn threshold(&self) -> String {
         number(self.orientation.restore(1.0))
+    }
+
+    /// The model behind the paths.
+    fn model_name(&self) -> &'static str {
+        if self.paths.is_named() { self.settings.model.name() } else { ModelChoice::Auto.name() }
     }
 
     fn drift_channel(&self, view: &View) -> Channel {
@@ -548,7 +660,7 @@ impl Watch {
         } else {
             format!("silent: no trend towards {threshold}")
         };
-        let score = if view.cap.is_some() { 0.0 } else { count as f64 / of as f64 };
+        let score = if view.cap.is_some() { 0.0 } else { view.drift.score() };
         Channel { name: ChannelName::Drift, score, because }
     }
 
@@ -571,14 +683,25 @@ impl Watch {
         Channel { name: ChannelName::Cycle, score: peak.probability(), because }
     }
 
+    fn record_channel(&self, view: &View) -> Channel {
+        let score = view.evidence.record();
+        let because = if score > 0.0 {
+            format!("{} is higher than anything in the last two weeks", number(self.orientation.restore(score)))
+        } else {
+            "silent: no record within reach of the threshold".to_owned()
+        };
+        Channel { name: ChannelName::Record, score, because }
+    }
+
     fn paths_channel(&self, fan: &Fan) -> Channel {
         let crossing = fan.passages.iter().flatten().count();
         let of = fan.passages.len();
         let because = format!(
-            "{crossing} of {of} futures of the {} model cross {} within {}; supports time and depth, does not speak alone",
-            fan.member.name(),
+            "{crossing} of {of} futures of the {} model cross {} within {}; supports time and depth, does not speak alone{}",
+            self.model_name(),
             self.threshold(),
             span(self.settings.horizon),
+            if fan.is_unsettled { "; not settled yet: a young history, or a level that has just moved" } else { "" },
         );
         Channel { name: ChannelName::Paths, score: crossing as f64 / of.max(1) as f64, because }
     }

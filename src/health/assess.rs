@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Assessment, PredictRule, SignalAssessment, SignalRule, Standing};
+use super::{Assessment, PeerDistance, PredictRule, SignalAssessment, SignalRule, Standing};
 use crate::forecast::{Eta, Foresight, Knowledge, theil_sen};
 use crate::model::{ComponentId, Labels, Millis, Timestamp};
 
@@ -11,8 +11,8 @@ use crate::model::{ComponentId, Labels, Millis, Timestamp};
 pub const AT_RISK_FROM: f64 = 0.5;
 /// Above this probability it is worth an eye, and its time to breach is told.
 pub const WATCH_ABOVE: f64 = 0.2;
-/// Health that falls faster than this (per hour) declines rapidly, unless configured otherwise.
-pub const RAPID_DECLINE_PER_HOUR: f64 = -0.3;
+/// Health that falls by more than this in an hour declines rapidly, unless configured otherwise.
+pub const RAPID_DECLINE_PER_HOUR: f64 = 0.3;
 
 /// Decline is the slope over this long.
 const DECLINE_WINDOW: Millis = Millis(15 * 60_000);
@@ -30,6 +30,8 @@ pub struct Subject {
     pub horizon: Millis,
     /// 0..1, with what depends on it (see [`super::impacts`]).
     pub impact: f64,
+    /// Health that falls by more than this in an hour declines rapidly; positive.
+    pub rapid_decline_per_hour: f64,
     /// Labels from the rules.
     pub labels: Labels,
     /// The namespace to act in.
@@ -39,18 +41,10 @@ pub struct Subject {
 }
 
 /// The health of one component over the last 15 minutes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct HealthTrack {
-    /// A component whose health falls faster than this, per hour, declines rapidly.
-    pub rapid_decline_per_hour: f64,
     /// At most 32 points, at least half a minute apart but for the newest.
     points: VecDeque<(Timestamp, f64)>,
-}
-
-impl Default for HealthTrack {
-    fn default() -> HealthTrack {
-        HealthTrack { rapid_decline_per_hour: RAPID_DECLINE_PER_HOUR, points: VecDeque::new() }
-    }
 }
 
 impl HealthTrack {
@@ -84,7 +78,12 @@ impl HealthTrack {
 
 impl SignalAssessment {
     /// The assessment of one signal: severity = weight × depth.
-    pub fn new(rule: &PredictRule, signal: &SignalRule, foresight: Foresight) -> SignalAssessment {
+    pub fn new(
+        rule: &PredictRule,
+        signal: &SignalRule,
+        foresight: Foresight,
+        peers: Option<PeerDistance>,
+    ) -> SignalAssessment {
         let weight = signal.weight.clamp(0.0, 1.0);
         SignalAssessment {
             rule: rule.name.clone(),
@@ -95,6 +94,7 @@ impl SignalAssessment {
             scales_with: signal.scales_with,
             severity: weight * foresight.depth.clamp(0.0, 1.0),
             foresight,
+            peers,
         }
     }
 
@@ -133,7 +133,7 @@ pub fn assess(
         track.note(at, health);
     }
     let slope_per_hour = health.and_then(|_| track.slope_per_hour());
-    let rapid = slope_per_hour.is_some_and(|slope| slope < track.rapid_decline_per_hour);
+    let rapid = slope_per_hour.is_some_and(|slope| slope < -subject.rapid_decline_per_hour);
     let impact = if subject.impact.is_finite() { subject.impact.clamp(0.0, 1.0) } else { 0.0 };
     Assessment {
         standing: standing(&signals, probability, rapid),
@@ -141,6 +141,7 @@ pub fn assess(
         horizon: subject.horizon,
         health,
         slope_per_hour,
+        rapid_decline: rapid,
         probability,
         probability_low,
         eta: earliest(&signals),
@@ -179,6 +180,7 @@ fn standing(signals: &[SignalAssessment], probability: Option<f64>, rapid: bool)
     } else if probability > WATCH_ABOVE
         || rapid
         || known().any(|signal| signal.foresight.outside_interval == Some(true))
+        || known().any(|signal| signal.peers.is_some_and(|peers| peers.outlier))
     {
         Standing::Watch
     } else {

@@ -1,8 +1,12 @@
 //! Forecasts × thresholds → what is thought of each component, ranked by expected loss.
 
+mod alarm;
 mod assess;
 mod impact;
 mod outcomes;
+mod peers;
+mod score;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -12,9 +16,13 @@ use crate::forecast::{Eta, Foresight, ModelChoice, Side};
 use crate::model::{ComponentId, Labels, Millis, Timestamp};
 use crate::query::Query;
 
+pub use alarm::{Alarm, AlarmChange, AlarmPolicy};
 pub use assess::{AT_RISK_FROM, HealthTrack, RAPID_DECLINE_PER_HOUR, Subject, WATCH_ABOVE, assess, rank};
 pub use impact::impacts;
-pub use outcomes::{Outcomes, Resolution, Said, Tally};
+pub use outcomes::{Calibrations, Outcomes, Said, SignalSaid, Told};
+pub use peers::{Peer, PeerDistance, PeerSettings, PeerTrack, SIBLINGS_MIN, compare as compare_peers};
+pub use score::{Bin, Episode, Failure, Moment, RELIABILITY_BINS, Reliability, Score, Terms, Verdict};
+pub use tally::{Claims, DaySummary, Resolution, Tally};
 
 /// A group of rules that are evaluated together, one after the other.
 #[derive(Debug, Clone)]
@@ -75,6 +83,11 @@ pub struct PredictRule {
     pub horizon: Millis,
     /// What is forecast.
     pub signals: Vec<SignalRule>,
+    /// Expressions whose value, for a component, changes when a new regime begins for its signals: a deploy's generation, a
+    /// count of restarts.
+    pub regimes: Vec<Query>,
+    /// Health that falls by more than this in an hour declines rapidly; the global setting where absent.
+    pub rapid_decline_per_hour: Option<f64>,
     /// Labels for notifications and filters.
     pub labels: Labels,
     /// Texts for people, templates over the component's labels.
@@ -141,7 +154,11 @@ pub struct SignalRule {
     /// The threshold.
     pub threshold: NumberOrQuery,
     /// Where it begins to be uncomfortable.
-    pub warn: Option<f64>,
+    pub warn: Option<NumberOrQuery>,
+    /// It is never below this, in its own unit.
+    pub floor: Option<f64>,
+    /// It is never above this, in its own unit.
+    pub ceiling: Option<f64>,
     /// How long beyond the threshold is a breach.
     pub lasting: Millis,
     /// Signals of one group are views of one cause: the worst counts. By default its own name.
@@ -150,6 +167,8 @@ pub struct SignalRule {
     pub weight: f64,
     /// A learned band, if the user asks for one.
     pub baseline: Option<Baseline>,
+    /// When a component counts as unlike its siblings, if the user asks for it.
+    pub peers: Option<PeerSettings>,
     /// The model.
     pub model: ModelChoice,
     /// What more of makes it smaller.
@@ -175,6 +194,9 @@ pub struct SignalAssessment {
     pub severity: f64,
     /// What is foreseen.
     pub foresight: Foresight,
+    /// How far it is from the same signal of the rule's other components, where the rule asks for it.
+    #[serde(default)]
+    pub peers: Option<PeerDistance>,
 }
 
 /// How a component stands, in one word.
@@ -185,7 +207,7 @@ pub enum Standing {
     Failing,
     /// Likely to breach within the horizon.
     AtRisk,
-    /// Worth an eye: probability above 0.2, rapidly declining, or outside its interval.
+    /// Worth an eye: probability above 0.2, rapidly declining, outside its interval, or unlike its siblings.
     Watch,
     /// Nothing to see.
     Steady,
@@ -210,6 +232,9 @@ pub struct Assessment {
     pub health: Option<f64>,
     /// How fast health changes, per hour (Theil–Sen over 15 minutes).
     pub slope_per_hour: Option<f64>,
+    /// Whether health falls faster than the rules allow.
+    #[serde(default)]
+    pub rapid_decline: bool,
     /// `P_c = 1 − Π_groups (1 − max P)`.
     pub probability: Option<f64>,
     /// The same from the lower bounds: what acting is decided on.

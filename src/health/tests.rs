@@ -25,6 +25,7 @@ fn signal(index: usize, (group, weight, depth, probability): Signal) -> SignalAs
         scales_with: ScalesWith::None,
         severity: weight * depth,
         foresight,
+        peers: None,
     }
 }
 
@@ -33,6 +34,7 @@ fn subject(name: &str, impact: f64) -> Subject {
         component: ComponentId { kind: "node".to_owned(), labels: vec![("node".to_owned(), name.to_owned())] },
         horizon: Millis::HOUR,
         impact,
+        rapid_decline_per_hour: RAPID_DECLINE_PER_HOUR,
         labels: Labels::default(),
         target_namespace: String::new(),
         target_name: name.to_owned(),

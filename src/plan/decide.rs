@@ -114,7 +114,9 @@ impl<'a> Planner<'a> {
         for candidate in &candidates {
             groups[candidate.policy] += 1;
             let last = input.carry.streaks.get(&candidate.key).cloned().unwrap_or_default();
-            let next = last.next(&input.policies[candidate.policy], candidate.probability);
+            let policy = &input.policies[candidate.policy];
+            let drawn = || gates::draws_holdout(policy, candidate.assessment, input.now);
+            let next = last.next(policy, candidate.probability, drawn);
             streaks.insert(candidate.key.clone(), next);
         }
         let workloads = input.capacity.workloads.iter().map(|w| (w.component.to_string(), w)).collect();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::words::{count, percent, span};
 use super::{Action, ActionKind, Mode, Policy, Reason};
@@ -48,6 +49,9 @@ pub struct Streak {
     pub below: u32,
     /// Whether it has entered and not left since.
     pub entered: bool,
+    /// Whether this episode, from entering to leaving, was drawn to be left alone.
+    #[serde(default)]
+    pub held_out: bool,
 }
 
 /// The breaker of a kind: open while too much of it is at risk at once.
@@ -153,7 +157,8 @@ pub(super) fn is_at_risk(assessment: &Assessment) -> bool {
 
 impl Streak {
     /// The streak after one more cycle. Without a probability nothing is consecutive, but what has entered stays in.
-    pub(super) fn next(&self, policy: &Policy, probability: Option<f64>) -> Streak {
+    /// `drawn` says, where it enters now, whether the episode is left alone.
+    pub(super) fn next(&self, policy: &Policy, probability: Option<f64>, drawn: impl FnOnce() -> bool) -> Streak {
         let mut next = if self.policy == policy.name { self.clone() } else { Streak::default() };
         next.policy.clone_from(&policy.name);
         let above = probability.is_some_and(|p| p >= policy.enter_above);
@@ -161,9 +166,10 @@ impl Streak {
         next.above = if above { next.above.saturating_add(1) } else { 0 };
         next.below = if below { next.below.saturating_add(1) } else { 0 };
         if above && next.above >= policy.enter_cycles {
+            next.held_out = if next.entered { next.held_out } else { drawn() };
             next.entered = true;
         } else if below && next.below >= policy.exit_cycles {
-            next.entered = false;
+            (next.entered, next.held_out) = (false, false);
         }
         next
     }
@@ -213,6 +219,16 @@ pub(super) fn next_breakers(
         }
     }
     next
+}
+
+/// Whether an episode that begins now is left alone: a share of (component, day) that the hash of the rule that speaks
+/// loudest, the component and the day (UTC) chooses, the same on every replica.
+pub(super) fn draws_holdout(policy: &Policy, assessment: &Assessment, now: Timestamp) -> bool {
+    let rule = assessment.signals.first().map_or("", |signal| signal.rule.as_str());
+    let text = format!("{rule}\0{}\0{}", assessment.component, now.0.div_euclid(Millis::DAY.0));
+    let digest = Sha256::digest(text.as_bytes());
+    let drawn = digest.iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+    f64::from(drawn) < policy.holdout * 2_f64.powi(32)
 }
 
 /// What an open breaker says to a component of its kind.

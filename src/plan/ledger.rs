@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, ActionKind, Change, Plan};
-use crate::model::{Millis, Timestamp};
+use crate::model::{ComponentId, Millis, Timestamp};
 
 /// How long what is over is remembered: for budgets, latches and what actions of a kind achieve.
 const REMEMBERED: Millis = Millis(7 * Millis::DAY.0);
@@ -136,6 +136,12 @@ impl Ledger {
         let over =
             move |past: &PastAction| past.action.undo.is_none() && past.action.expires_at.is_none_or(|at| at <= now);
         self.actions.iter().filter(move |past| past.is_in_force() && !over(past)).map(|past| &past.action)
+    }
+
+    /// The components on which an action of ours is under way at `now`, or stands: what comes of them is not chance.
+    pub fn acted_on(&self, now: Timestamp) -> impl Iterator<Item = &ComponentId> {
+        let under_way = self.actions.iter().filter(move |past| past.is_under_way(now)).map(|past| &past.action);
+        self.in_force(now).chain(under_way).map(|action| &action.target.component)
     }
 
     fn find(&self, id: &str) -> Option<usize> {

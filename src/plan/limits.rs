@@ -42,12 +42,25 @@ impl Planner<'_> {
         }
         let component = &candidate.assessment.component;
         broken(&self.breakers, &component.kind, self.now).map_or(Ok(()), Err)?;
+        self.check_holdout(&candidate.key, policy)?;
         self.check_latch(&candidate.key, policy)?;
         self.check_cooldown(&candidate.key, policy, self.mode(policy))?;
         self.check_cost(candidate, policy)?;
         self.check_windows(policy)?;
         self.check_budget(candidate.policy, 1)?;
         self.check_blast_radius(candidate.policy)
+    }
+
+    /// Whether this episode is one of those that are left alone.
+    fn check_holdout(&self, key: &str, policy: &Policy) -> Result<(), Refusal> {
+        if !self.streaks.get(key).is_some_and(|streak| streak.held_out) {
+            return Ok(());
+        }
+        let detail = format!(
+            "held out: {} of episodes are left alone, so that it is known what comes of them, and this is one",
+            percent(policy.holdout)
+        );
+        Err(Refusal::new(Reason::Holdout, detail, "the episode is over"))
     }
 
     /// Since when ineffective actions on a component count.

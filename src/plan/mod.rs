@@ -191,6 +191,8 @@ pub enum Reason {
     Latched,
     /// Outside the policy's windows.
     Window,
+    /// One of the episodes that are left alone, so that it is known what comes of them.
+    Holdout,
     /// A disruption budget forbids it.
     Pdb,
     /// The data is old.

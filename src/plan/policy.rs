@@ -137,6 +137,9 @@ pub struct Policy {
     pub verify: Option<Verify>,
     /// When.
     pub windows: Vec<Window>,
+    /// The share of episodes that is never acted on, 0..1, so that what would have come of them can be known.
+    #[serde(default)]
+    pub holdout: f64,
 }
 
 impl Rung {

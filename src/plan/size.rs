@@ -242,6 +242,7 @@ mod tests {
             scales_with: with,
             severity: 0.5,
             foresight,
+            peers: None,
         }
     }
 
@@ -253,6 +254,7 @@ mod tests {
             standing: Standing::AtRisk,
             health: Some(0.4),
             slope_per_hour: None,
+            rapid_decline: false,
             probability: Some(0.8),
             probability_low: Some(0.7),
             eta: Eta::default(),
@@ -299,6 +301,7 @@ mod tests {
             expires_after: minute,
             verify: None,
             windows: Vec::new(),
+            holdout: 0.0,
         }
     }
 

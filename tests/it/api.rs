@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::real::{Folder, Prometheus, Recorder, Suite, http, parts};
+use crate::real::{Alertmanager, Folder, Prometheus, Recorder, SOON, Suite, eventually, http, parts};
 
 /// When the simulated clocks start: a multiple of a minute.
 pub(crate) const START: Timestamp = Timestamp(1_767_225_600_000);
@@ -399,8 +399,9 @@ async fn every_metric_is_on_the_page_once_there_is_data_and_something_was_done()
     target.answer_with(json!({"state": "done"}));
     let actuator = format!("{{ webhook: {{ url: '{}', allow_local: true }} }}", target.url("/actions"));
     let served = leaking_with("act", &actuator).await;
-    for _ in 0..3 {
-        served.write(&[("leak_ratio job=shop", 0.7)]).await;
+    // Until a horizon has passed since the first forecast, so that it is known how it went.
+    for _ in 0..60 {
+        served.write(&[("leak_ratio job=shop", 0.7), ("leak_ratio job=other", 0.1)]).await;
         served.advance(Millis::SECOND * 10).await;
     }
     assert_eq!(target.requests("/actions").len(), 1);
@@ -447,6 +448,152 @@ async fn an_action_waits_for_a_person_with_the_token() {
     let decision = served.data(done).await["decisions"][0].take();
     assert_eq!(decision["actions"][0]["kind"], "migrate", "{decision}");
     assert_eq!(served.data("/api/v1/forestall/approvals").await["waiting"], json!([]));
+}
+
+/// How many of the leak rule's predictions ended so.
+fn resolved(served: &App, outcome: &str) -> u64 {
+    let report = served.shared().report.load_full().expect("a pass was made");
+    let quality = report.quality.iter().find(|quality| quality.rule == "leaks").expect("the rule has said something");
+    quality.counts.iter().find(|(resolution, _)| resolution.name() == outcome).map_or(0, |(_, count)| *count)
+}
+
+fn alert(labels: Value, start: Timestamp) -> Value {
+    json!({"status": "firing", "labels": labels, "startsAt": start.to_string(), "endsAt": "0001-01-01T00:00:00Z"})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_is_a_failure_that_was_foreseen_and_what_that_is_worth_survives_a_restart() {
+    let served = leaking("observe").await;
+    let tell = async |token: &str, body: &Value| {
+        let url = served.url("/api/v1/forestall/alerts");
+        json_of(http().post(url).bearer_auth(token).json(body)).await
+    };
+    let now = served.clock.now();
+    let known = alert(json!({"alertname": "Down", "job": "shop"}), now);
+    let body = json!({"version": "4", "alerts": [
+        known,
+        alert(json!({"alertname": "PredictedFailure", "forecast": "true", "job": "shop"}), now),
+        alert(json!({"alertname": "Down", "job": "nowhere"}), now),
+    ]});
+    for (token, body, status, part) in [
+        ("guessed", &body, StatusCode::UNAUTHORIZED, "token"),
+        (TOKEN, &json!({"version": "4"}), StatusCode::BAD_REQUEST, "missing field `alerts`"),
+        (TOKEN, &json!([]), StatusCode::BAD_REQUEST, "no Alertmanager webhook"),
+    ] {
+        let (got, answer) = tell(token, body).await;
+        assert_eq!(got, status, "{answer}");
+        assert!(answer["error"].as_str().is_some_and(|error| error.contains(part)), "{answer}");
+    }
+    assert_eq!(resolved(&served.app, "tp"), 0);
+    let (status, answer) = tell(TOKEN, &body).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert_eq!(answer["data"], json!({"taken": 1, "forecasts": 1, "unmatched": 1}));
+    served.advance(Millis::SECOND * 10).await;
+    let hits = resolved(&served.app, "tp");
+    assert!(hits > 0, "what was foreseen came");
+    let page = served.text("/metrics").await.1;
+    assert!(page.contains("\nforestall_alerts_total{result=\"taken\"} 1\n"), "{page}");
+    assert!(page.contains("\nforestall_channel_precision_ratio{rule=\"leaks\",signal=\"memory\",channel=\"drift\"}"));
+
+    // A summary a day, when the day is over.
+    let rows = |kind: &str| {
+        let journal = rusqlite::Connection::open(served.folder.path("data/journal.sqlite")).expect("it is a file");
+        let count = "SELECT count(*) FROM journal WHERE kind = ?";
+        journal.query_row(count, [kind], |row| row.get::<_, i64>(0)).expect("the journal can be read")
+    };
+    assert_eq!(rows("quality"), 0);
+    served.advance(Millis::DAY).await;
+    assert_eq!(rows("quality"), 1);
+    served.advance(Millis::SECOND * 10).await;
+    assert_eq!(rows("quality"), 1);
+    assert!(served.app.shared().journal.verify().is_ok());
+
+    let options = Options {
+        config_file: Some(served.folder.path("forestall.yml").into()),
+        storage_path: Some(served.folder.path("data").into()),
+        web: WebOptions::default(),
+        clock: served.clock.clone(),
+    };
+    let again = App::build(options).unwrap_or_else(|error| panic!("{error}"));
+    again.pass(served.clock.now() + Millis::SECOND * 10).await;
+    assert_eq!(resolved(&again, "tp"), hits);
+}
+
+const SIBLING_RULES: &str = "groups: [ { name: g, interval: 10s, rules: [ {
+    predict: siblings, component: { kind: app, by: [job] }, horizon: 30m, regimes: [ max by (job) (generation) ],
+    signals: [ { name: load, expr: max by (job) (load_ratio), breach: { above: 0.9, warn: max by (job) (soft) },
+                 bounds: [0, 1], peers: { deviation: 6, min_abs: 0.1 } } ] } ] } ]\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn warns_by_promql_and_sees_who_is_unlike_its_siblings_and_where_a_regime_begins() {
+    let main = "global: { evaluation_interval: 10s }\nrule_files: [rules.yml]\n";
+    let served = Served::start(&[("forestall.yml", main), ("rules.yml", SIBLING_RULES)]).await;
+    for step in 0..140 {
+        for (number, job) in (0..).zip(["a", "b", "c", "d", "e", "f", "g"]) {
+            let load = if job == "g" && step >= 120 { 0.6 } else { 0.2 + 0.002 * f64::from((number + step) % 5) };
+            let generation = if job == "a" && step >= 130 { 2.0 } else { 1.0 };
+            let series = ["load_ratio", "soft", "generation"].map(|name| format!("{name} job={job}"));
+            served.write(&[(&series[0], load), (&series[1], 0.7), (&series[2], generation)]).await;
+        }
+        served.advance(Millis::SECOND * 10).await;
+    }
+    let signal = async |job: &str| served.data(&format!("/api/v1/forestall/components/app/{job}")).await;
+    let (unlike, new, other) = (signal("g").await, signal("a").await, signal("b").await);
+    assert_eq!(unlike["signals"][0]["warn"], 0.7, "{unlike}");
+    assert_eq!(unlike["signals"][0]["peers"]["outlier"], true, "{unlike}");
+    assert_eq!((&unlike["standing"], &other["standing"]), (&json!("watch"), &json!("steady")), "{unlike} {other}");
+    assert!(unlike["why"].to_string().contains("robust deviations above the median"), "{}", unlike["why"]);
+    let drift = |view: &Value| view["signals"][0]["channels"][0]["because"].as_str().unwrap_or("").to_owned();
+    assert!(drift(&new).contains("no time scale lies wholly after"), "{new}");
+    assert!(!drift(&other).contains("no time scale lies wholly after"), "{other}");
+    let page = served.text("/metrics").await.1;
+    let row = page.lines().find(|line| line.starts_with("forestall_signal_peer_deviation{") && line.contains("app/g"));
+    let deviations = row.and_then(|row| row.rsplit(' ').next()?.parse::<f64>().ok());
+    assert!(deviations.is_some_and(|deviations| deviations >= 6.0), "{row:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shipped_alertmanager_configuration_tells_of_failures() {
+    let Some(parts) = parts() else { return };
+    let served = leaking("observe").await;
+    let shipped =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/alertmanager/forestall.yml"));
+    let mut config = String::new();
+    let mut taken_in = 0;
+    for line in shipped.expect("it ships").lines() {
+        let is_route = ["    # - matchers:", "    #   "].iter().any(|start| line.starts_with(start));
+        taken_in += usize::from(is_route);
+        config.push_str(&if is_route { line.replacen("# ", "", 1) } else { line.to_owned() });
+        config.push('\n');
+    }
+    assert_eq!(taken_in, 4, "{config}");
+    let config = config
+        .replace("http://forestall:9797", &served.base)
+        .replace("/etc/alertmanager/forestall-token", &served.folder.path("token"));
+    for suite in [Suite::Bookworm, Suite::Sid] {
+        let alertmanager = Alertmanager::start(&parts, suite, &config).await;
+        let job = format!("{suite:?}").to_lowercase();
+        let start = served.clock.now().to_string();
+        let alerts = json!([
+            {"labels": {"alertname": "Down", "job": "shop"}, "startsAt": start},
+            // In a group of its own: a group that was told of once is silent for minutes.
+            {"labels": {"alertname": "Gone", "job": job}, "startsAt": start},
+            {"labels": {"alertname": "PredictedFailure", "job": "shop", "forecast": "true"}, "startsAt": start},
+        ]);
+        let url = format!("http://{}/api/v2/alerts", alertmanager.address());
+        let answer = http().post(url).json(&alerts).send().await.expect("Alertmanager answers");
+        assert!(answer.status().is_success(), "{}", answer.status());
+        let count = if suite == Suite::Bookworm { 1 } else { 2 };
+        let rows =
+            ["taken", "unmatched"].map(|result| format!("forestall_alerts_total{{result=\"{result}\"}} {count}"));
+        eventually("the alerts have arrived, and no forecast among them", SOON, async || {
+            let page = served.text("/metrics").await.1;
+            rows.iter().all(|row| page.lines().any(|line| line == row)).then_some(())
+        })
+        .await;
+    }
+    served.advance(Millis::SECOND * 10).await;
+    assert!(resolved(&served.app, "tp") > 0, "what was foreseen came");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ const FAILED: i32 = 1;
 const BAD_USAGE: i32 = 2;
 
 /// Runs it to its end: exit code, standard output, standard error.
-fn run(args: &[&str]) -> (i32, String, String) {
+pub(crate) fn run(args: &[&str]) -> (i32, String, String) {
     let Output { status, stdout, stderr } =
         Command::new(env!("CARGO_BIN_EXE_forestall")).args(args).output().expect("it starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it prints text");
@@ -45,10 +45,10 @@ fn check_accepts_the_shipped_configurations() {
 #[test]
 fn check_accepts_the_example_where_its_secrets_are() {
     let folder = Folder::new("example");
-    for subfolder in ["rules", "policies"] {
+    for subfolder in ["rules", "policies", "calendars"] {
         std::fs::create_dir(folder.path(subfolder)).expect("the folder is writable");
     }
-    for file in ["forestall.yml", "rules/services.yml", "policies/services.yml"] {
+    for file in ["forestall.yml", "rules/services.yml", "policies/services.yml", "calendars/holidays.yml"] {
         let text = std::fs::read_to_string(repository(&format!("deploy/examples/{file}"))).expect("it ships");
         folder.write(file, &text.replace("/run/secrets/", &folder.path("")));
     }
@@ -59,7 +59,7 @@ fn check_accepts_the_example_where_its_secrets_are() {
     );
     folder.write("fleet-hmac", "a key");
     folder.write("grafana", "a token");
-    check(&["check", &folder.path("forestall.yml")], DONE, &["good", "3 files", "1 predict rules", "mode Act"]);
+    check(&["check", &folder.path("forestall.yml")], DONE, &["good", "4 files", "1 predict rules", "mode Act"]);
 }
 
 #[test]
@@ -78,8 +78,8 @@ fn check_prints_every_problem_with_its_place() {
 
 #[test]
 fn every_subcommand_explains_itself() {
-    check(&["--help"], DONE, &["serve", "check", "demo", "plan", "explain", "decisions"]);
-    for command in ["serve", "check", "demo", "plan", "explain", "decisions"] {
+    check(&["--help"], DONE, &["serve", "check", "demo", "forecast", "backtest", "plan", "explain", "decisions"]);
+    for command in ["serve", "check", "demo", "forecast", "backtest", "plan", "explain", "decisions"] {
         check(&[command, "--help"], DONE, &["Usage: forestall", command, "--help"]);
         check(&[command, "--no-such-flag"], BAD_USAGE, &["--no-such-flag"]);
     }

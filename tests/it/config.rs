@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use forestall::config::{self, Keep, NumberOrQuery, Problem, Severity, load, load_str};
+use forestall::forecast::Effect;
 use forestall::health::Rule;
-use forestall::model::Millis;
+use forestall::model::{Millis, Timestamp};
 use forestall::plan::Mode;
 use proptest::prelude::*;
 
@@ -50,7 +51,8 @@ fn read_cases(text: &str) -> Vec<Case> {
 /// The main file of a case that does not bring its own: it names what is there and one actuator, `paper`.
 fn main_for(files: &[(String, String)]) -> String {
     let mut main = "actuators: { paper: { dry_run: {} } }\n".to_owned();
-    for (key, name) in [("rule_files", "rules.yml"), ("policy_files", "policies.yml")] {
+    let named = [("rule_files", "rules.yml"), ("policy_files", "policies.yml"), ("calendar_files", "calendar.yml")];
+    for (key, name) in named {
         if files.iter().any(|(given, _)| given == name) {
             writeln!(main, "{key}: [{name}]").expect("a String takes any text");
         }
@@ -123,7 +125,7 @@ fn the_embedded_files_load_without_a_problem() {
 
 /// The shipped example with its files, as `load_str` wants them.
 fn example() -> Vec<(&'static str, String)> {
-    ["forestall.yml", "rules/services.yml", "policies/services.yml"]
+    ["forestall.yml", "rules/services.yml", "policies/services.yml", "calendars/holidays.yml"]
         .into_iter()
         .map(|name| {
             let text = fs::read_to_string(at_root("deploy/examples").join(name)).expect("the example is shipped");
@@ -153,7 +155,16 @@ fn the_example_says_what_its_comments_say() {
     assert_eq!(policy.windows[0].weekdays, [1, 2, 3, 4, 5]);
     assert_eq!((policy.windows[0].from_minute, policy.windows[0].to_minute), (480, 540));
     assert_eq!(settings.pools[0].used.len(), 2);
-    assert_eq!(settings.files.len(), 3);
+    assert!((policy.holdout - 0.05).abs() < 1e-12);
+    let cpu = &predict.signals[0];
+    assert_eq!((cpu.floor, cpu.ceiling, predict.regimes.len()), (Some(0.0), Some(1.0), 1));
+    assert!(cpu.peers.is_some_and(|peers| (peers.deviation - 6.0).abs() < 1e-12));
+    let at = |text: &str| Timestamp(text.parse::<jiff::Timestamp>().expect("a time").as_millisecond());
+    let event = |text: &str| settings.calendar.at(at(text)).map(|event| (event.name.as_str(), event.effect));
+    assert_eq!(event("2031-12-24T13:00:00Z"), Some(("christmas", Effect::Like(7))));
+    assert_eq!(event("2031-12-24T12:59:59Z"), None);
+    assert_eq!(event("2026-11-28T00:00:00Z"), Some(("black friday", Effect::Ignore)));
+    assert_eq!(settings.files.len(), 4);
 }
 
 #[test]

@@ -13,9 +13,12 @@ use crate::real::{Alertmanager, SOON, Suite, eventually, http, parts};
 /// Every metric on forestall's `/metrics`: what the rules and the dashboard may build on.
 const METRICS: &[&str] = &[
     "forestall_action_duration_seconds",
+    "forestall_alerts_total",
     "forestall_breaker_open",
     "forestall_budget_remaining",
     "forestall_build_info",
+    "forestall_channel_muted",
+    "forestall_channel_precision_ratio",
     "forestall_component_expected_loss_ratio",
     "forestall_component_failure_probability",
     "forestall_component_health_ratio",
@@ -42,13 +45,17 @@ const METRICS: &[&str] = &[
     "forestall_signal_forecast",
     "forestall_signal_history_seconds",
     "forestall_signal_outside_interval",
+    "forestall_signal_peer_deviation",
     "forestall_signal_threshold",
     "forestall_store_dropped_total",
     "forestall_store_memory_bytes",
     "forestall_store_series",
 ];
-/// Those of [`METRICS`] that have no value until a breach was foreseen or missed, or a forecast's time has come.
+/// Those of [`METRICS`] that have no value until a breach was foreseen or missed, a forecast's time has come, or a rule asks.
 const ONLY_WITH_OUTCOMES: &[&str] = &[
+    "forestall_channel_muted",
+    "forestall_channel_precision_ratio",
+    "forestall_signal_peer_deviation",
     "forestall_rule_brier_score",
     "forestall_rule_calibration_error_ratio",
     "forestall_rule_lead_time_seconds",

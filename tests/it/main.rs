@@ -1,11 +1,14 @@
 //! All integration tests: one binary, one link.
 
 mod api;
+mod backtest;
 mod cli;
 mod config;
 mod demo;
 mod deploy;
 mod e2e;
+mod forecast_cli;
+mod fleets;
 mod foresight_bench;
 mod page;
 mod proto;

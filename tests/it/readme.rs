@@ -127,7 +127,7 @@ fn the_example_configuration_loads_without_a_word() {
         })
         .collect();
     let files: Vec<(&str, &str)> = named.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-    assert_eq!(files.len(), 3, "a main, a rule and a policy file: {files:?}");
+    assert_eq!(files.len(), 4, "a main, a rule, a policy and a calendar file: {files:?}");
     let (settings, warnings) = load_str(&files).unwrap_or_else(|problems| panic!("{problems}"));
     assert!(warnings.is_empty(), "{}", warnings.iter().map(ToString::to_string).collect::<String>());
     assert_eq!((settings.policies.len(), settings.pools.len(), settings.actuators.len()), (2, 1, 2));

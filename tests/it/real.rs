@@ -118,11 +118,16 @@ pub(crate) struct Prometheus(Program);
 impl Prometheus {
     /// Starts one with this configuration (YAML). Paths in it must be absolute.
     pub(crate) async fn start(parts: &Parts, suite: Suite, config: &str) -> Prometheus {
-        let folder = Folder::new("prometheus");
+        Prometheus::start_in(parts, suite, config, Folder::new("prometheus")).await
+    }
+
+    /// The same in a folder that may hold blocks under `data`, however old.
+    pub(crate) async fn start_in(parts: &Parts, suite: Suite, config: &str, folder: Folder) -> Prometheus {
         let config_file = folder.write("prometheus.yml", config);
         let args = [
             format!("--config.file={config_file}"),
             format!("--storage.tsdb.path={}", folder.path("data")),
+            "--storage.tsdb.retention.time=10y".to_owned(),
             "--web.listen-address=127.0.0.1:0".to_owned(),
             "--web.enable-lifecycle".to_owned(),
             "--web.enable-remote-write-receiver".to_owned(),

@@ -295,6 +295,7 @@ pub(crate) fn base_policy(name: &str) -> Policy {
         expires_after: Millis::HOUR * 2,
         verify: Some(Verify { after: Millis::MINUTE * 5, probability_drop: 0.3, escalate: true }),
         windows: Vec::new(),
+        holdout: 0.0,
     }
 }
 
@@ -336,6 +337,7 @@ fn set_policy(policy: &mut Policy, key: &str, value: &str) {
         "expires" => policy.expires_after = millis(value),
         "escalate" => policy.verify.as_mut().expect("there by default").escalate = value != "no",
         "verify" => policy.verify = None,
+        "holdout" => policy.holdout = number(value),
         "deny" | "allow" => policy.windows.push(window(key == "deny", value)),
         _ => panic!("no policy field `{key}`"),
     }
@@ -431,6 +433,7 @@ pub(crate) fn assessment(name: &str) -> Assessment {
         standing: Standing::Steady,
         health: Some(1.0),
         slope_per_hour: None,
+        rapid_decline: false,
         probability: None,
         probability_low: None,
         eta: Eta { q10: Some(Millis::MINUTE * 24), q50: Some(Millis::MINUTE * 40) },
@@ -446,6 +449,7 @@ pub(crate) fn assessment(name: &str) -> Assessment {
             scales_with: ScalesWith::Replicas,
             severity: 0.5,
             foresight,
+            peers: None,
         }],
         labels: Labels::new([("team", "shop")]),
         target_namespace: component.label("namespace").unwrap_or("").to_owned(),

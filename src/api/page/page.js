@@ -141,8 +141,9 @@ const REASONS = {
   latched: 'no effect twice', window: 'outside window', pdb: 'disruption budget', stale: 'data stale', learning: 'learning',
   start_hold: 'just started', too_late: 'too late', paused: 'paused', breaker: 'breaker open', not_owner: 'not ours',
   not_leader: 'not leader', journal: 'journal not written', observe: 'observe mode', approval: 'waits for you',
+  holdout: 'held out, to learn',
 };
-const QUIET_REASONS = ['below_entry', 'not_worth_it', 'observe', 'learning', 'start_hold', 'cooldown'];
+const QUIET_REASONS = ['below_entry', 'not_worth_it', 'observe', 'learning', 'start_hold', 'cooldown', 'holdout'];
 const OUTCOMES = {
   confirmed: ['confirmed', 'good', 'M2 6l3 3 5-6'], applied: ['applied, verifying', 'act', 'M1.5 6h8M7 3l3 3-3 3'],
   unchanged: ['no effect', 'watch', 'M2 6h8'], dry_run: ['observed only', '', 'M2 4h8M2 8h8'],
