@@ -5,12 +5,13 @@ export FORESTALL_PARTS ?= $(CURDIR)/target/parts
 # Where the browser of the page's test, and what drives it, is found.
 export FORESTALL_BROWSER ?= $(CURDIR)/target/browser
 
-.PHONY: help run test bench lint fmt parts browser toolchain
+.PHONY: help run test bench bench-forecast lint fmt parts browser toolchain
 
 help:
 	@echo 'make run    the demo: a simulated fleet with and without forestall, in minutes (ARGS="--seed 2 --once")'
 	@echo 'make test   all tests, with the real Prometheus, Alertmanager and node_exporter and a browser, fetched on first use'
 	@echo 'make bench  remote-write ingestion beside the real Prometheus (ARGS="--series 100000 --rounds 5")'
+	@echo 'make bench-forecast  forecasts beside statsforecast, on made-up series or yours (ARGS="--data FILE --models")'
 	@echo 'make lint   format, clippy, documentation, shell scripts, Dockerfile and compose file'
 	@echo 'make fmt    puts the code into its format'
 
@@ -22,6 +23,15 @@ test: toolchain parts browser
 
 bench: toolchain parts
 	cargo bench --locked --bench ingest -- $(ARGS)
+
+bench-forecast: toolchain target/forecast-bench/ready
+	cargo bench --locked --bench forecast -- $(ARGS)
+
+# statsforecast in an environment of its own.
+target/forecast-bench/ready: benches/forecast/requirements.txt
+	python3 -m venv target/forecast-bench
+	target/forecast-bench/bin/pip install --quiet --requirement benches/forecast/requirements.txt
+	touch $@
 
 lint: toolchain
 	cargo fmt --check
