@@ -34,14 +34,13 @@ const SIGMAS_OF_95: f64 = 1.96;
 /// The quantile levels of the fan.
 pub(super) const LEVELS: [f64; 5] = [0.1, 0.25, 0.5, 0.75, 0.9];
 
-/// What was expected for one step a horizon before it.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+/// What was expected for the last steps of a horizon before they came.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Expectation {
     /// The newest step that was known then.
     at: i64,
-    /// The 95 % interval at the horizon.
-    low: f32,
-    high: f32,
+    /// The 95 % intervals of the last steps of the horizon: an eighth of it and one more.
+    intervals: Vec<(f32, f32)>,
 }
 
 /// Whether there is a model that the user named.
@@ -208,10 +207,10 @@ impl Paths {
             return;
         }
         let forecast = bank.forecast();
-        let at_horizon = |level: f64| forecast.quantile(level).last().copied();
-        if let (Some(low), Some(high)) = (at_horizon(0.025), at_horizon(0.975)) {
-            self.expectations.push_back(Expectation { at: newest, low: low as f32, high: high as f32 });
-        }
+        let (low, high) = (forecast.quantile(0.025), forecast.quantile(0.975));
+        let last = self.steps - (self.steps / EXPECTATIONS_PER_HORIZON + 1).min(self.steps);
+        let intervals = low.iter().zip(&high).skip(last).map(|(low, high)| (*low as f32, *high as f32));
+        self.expectations.push_back(Expectation { at: newest, intervals: intervals.collect() });
     }
 
     /// Whether a fit is due: the first one, or because what was learned no longer fits. `named`: whether there is a model
@@ -303,11 +302,11 @@ impl Paths {
         let value = self.newest_value?;
         let oldest = self.expectations.front()?;
         let lead = usize::try_from(self.newest? - oldest.at).ok()?;
-        // Expectations are a part of a horizon apart: the oldest is between seven eighths of a horizon and a whole one old.
-        if lead + self.steps / EXPECTATIONS_PER_HORIZON + 1 < self.steps {
-            return None;
-        }
-        let (low, high) = (f64::from(oldest.low), f64::from(oldest.high));
+        // Expectations are an eighth of a horizon apart: the oldest is between seven eighths of a horizon and a whole one old.
+        let before_end = self.steps.checked_sub(lead)?;
+        let place = oldest.intervals.len().checked_sub(before_end + 1)?;
+        let (low, high) = oldest.intervals.get(place).copied()?;
+        let (low, high) = (f64::from(low), f64::from(high));
         let half = (high - low) / 2.0;
         let allowed = band.map_or(half, |band| (band.deviation * half / SIGMAS_OF_95).max(band.min_abs));
         Some((value - (low + half)).abs() > allowed)
