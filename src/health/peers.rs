@@ -144,7 +144,7 @@ fn median(values: &mut [f64]) -> f64 {
 
 /// The newest values of one signal of one component: what its siblings are compared with.
 ///
-/// It keeps [`TRACK_POINTS`] points over a quarter of the horizon, and the newest [`NEWEST`] values.
+/// It keeps `TRACK_POINTS` points over a quarter of the horizon, and the newest `NEWEST` values.
 #[derive(Debug, Clone, Default)]
 pub struct PeerTrack {
     points: VecDeque<(Timestamp, f64)>,
