@@ -240,12 +240,17 @@ mod tests {
                 bytes.len()
             );
         }
-        // The first ten bytes only say that snappy frames follow.
-        for place in (10..bytes.len()).step_by(bytes.len() / 60 + 1) {
+        let unpacked = |bytes: &[u8]| {
+            let mut all = Vec::new();
+            snap::read::FrameDecoder::new(bytes).read_to_end(&mut all).map(|_| all).ok()
+        };
+        let whole = unpacked(&bytes);
+        for place in (0..bytes.len()).step_by(bytes.len() / 60 + 1) {
             let mut damaged = bytes.clone();
             damaged[place] ^= 0x55;
-            let read = Cycle::new().read_state(damaged.as_slice());
-            assert!(read.is_err(), "a bit is wrong at {place} of {} bytes", bytes.len());
+            // Snappy can say the same in two ways; what it says must be the same.
+            let is_read = Cycle::new().read_state(damaged.as_slice()).is_ok();
+            assert!(!is_read || unpacked(&damaged) == whole, "damage at {place} of {} bytes is read", bytes.len());
         }
         assert!(matches!(Cycle::new().read_state(&b"SQLite format 3\0"[..]), Err(StateError::Foreign)));
     }
