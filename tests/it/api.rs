@@ -399,14 +399,20 @@ async fn every_metric_is_on_the_page_once_there_is_data_and_something_was_done()
     target.answer_with(json!({"state": "done"}));
     let actuator = format!("{{ webhook: {{ url: '{}', allow_local: true }} }}", target.url("/actions"));
     let served = leaking_with("act", &actuator).await;
-    // Until a horizon has passed since the first forecast, so that it is known how it went.
-    for _ in 0..60 {
-        served.write(&[("leak_ratio job=shop", 0.7), ("leak_ratio job=other", 0.1)]).await;
+    let values = [("leak_ratio job=shop", 0.7), ("leak_ratio job=other", 0.1)];
+    for _ in 0..3 {
+        served.write(&values).await;
         served.advance(Millis::SECOND * 10).await;
     }
     assert_eq!(target.requests("/actions").len(), 1);
     let (_, page) = served.text("/metrics").await;
-    crate::deploy::every_metric_is_on(&page);
+    // How good forecasts were is known once a horizon has passed since the first.
+    for _ in 0..60 {
+        served.write(&values).await;
+        served.advance(Millis::SECOND * 10).await;
+    }
+    let (_, later) = served.text("/metrics").await;
+    crate::deploy::every_metric_is_on(&format!("{page}{later}"));
     for row in [
         "forestall_decisions_total{action=\"migrate\",outcome=\"confirmed\",reason=\"\"} 1",
         "forestall_action_duration_seconds_count{action=\"migrate\"} 1",
