@@ -20,18 +20,6 @@ use super::tree::{Kind, Node, Place};
 const IMPACT_DEFAULT: f64 = 0.5;
 /// The share of the history that a horizon may take: a forecast needs to have seen several times as much as it foretells.
 const HORIZON_PARTS: i64 = 4;
-const MODELS: [(&str, ModelChoice); 10] = [
-    ("auto", ModelChoice::Auto),
-    ("level", ModelChoice::Level),
-    ("drift", ModelChoice::Drift),
-    ("damped", ModelChoice::Damped),
-    ("seasonal-naive", ModelChoice::SeasonalNaive),
-    ("ets", ModelChoice::Ets),
-    ("mstl", ModelChoice::Mstl),
-    ("arima", ModelChoice::Arima),
-    ("theta", ModelChoice::Theta),
-    ("lstm", ModelChoice::Lstm),
-];
 /// The most expressions of a rule's `regimes`.
 const REGIMES_MAX: usize = 8;
 /// From so many deviations on a component is unlike its siblings, where a rule does not say.
@@ -388,7 +376,10 @@ fn read_signal(
     let baseline = fields.get("baseline").and_then(|n| read_baseline(report, main, n));
     let peers = fields.get("peers").and_then(|n| read_peers(report, n));
     let (floor, ceiling) = read_bounds(report, fields, breach.as_ref());
-    let model = fields.get("model").and_then(|n| report.word(n, "a model", &MODELS, &[])).unwrap_or_default();
+    let model = fields
+        .get("model")
+        .and_then(|n| report.word(n, "a model", &ModelChoice::ALL.map(|model| (model.name(), model)), &[]))
+        .unwrap_or_default();
     let scales_with = fields
         .get("scales_with")
         .and_then(|n| report.word(n, "a value of `scales_with`", &SCALES_WITH, &[]))

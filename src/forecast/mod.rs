@@ -63,20 +63,20 @@ pub struct Limit {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ModelChoice {
-    /// The one with the smallest rolling-origin error.
+    /// The bank: many cheap members under a weighted median.
     #[default]
     Auto,
-    /// The last value.
+    /// The smoothed level.
     Level,
     /// A straight line.
     Drift,
     /// A trend that dies away.
     Damped,
-    /// Last season's values, with drift.
+    /// Last season's values.
     SeasonalNaive,
-    /// Exponential smoothing, chosen by information criterion (augurs).
+    /// Exponential smoothing, chosen by information criterion.
     Ets,
-    /// Seasonal-trend decomposition for several seasons (augurs).
+    /// Seasonal-trend decomposition for several seasons.
     Mstl,
     /// Seasonal ARIMA of a small set of orders, by conditional sum of squares.
     Arima,
@@ -147,6 +147,20 @@ pub struct WatchSettings {
 }
 
 impl ModelChoice {
+    /// All of them.
+    pub const ALL: [ModelChoice; 10] = [
+        ModelChoice::Auto,
+        ModelChoice::Level,
+        ModelChoice::Drift,
+        ModelChoice::Damped,
+        ModelChoice::SeasonalNaive,
+        ModelChoice::Ets,
+        ModelChoice::Mstl,
+        ModelChoice::Arima,
+        ModelChoice::Theta,
+        ModelChoice::Lstm,
+    ];
+
     /// As a user writes it.
     pub fn name(self) -> &'static str {
         match self {

@@ -40,20 +40,6 @@ const NICE_STEPS: [i64; 11] = [15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200,
 /// How many refusals are named one by one.
 const REFUSALS_SHOWN: usize = 50;
 
-/// The models by the names that rule files use.
-const MODELS: [(&str, ModelChoice); 10] = [
-    ("auto", ModelChoice::Auto),
-    ("level", ModelChoice::Level),
-    ("drift", ModelChoice::Drift),
-    ("damped", ModelChoice::Damped),
-    ("seasonal-naive", ModelChoice::SeasonalNaive),
-    ("ets", ModelChoice::Ets),
-    ("mstl", ModelChoice::Mstl),
-    ("arima", ModelChoice::Arima),
-    ("theta", ModelChoice::Theta),
-    ("lstm", ModelChoice::Lstm),
-];
-
 /// How forecasts are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
@@ -114,10 +100,8 @@ pub(super) struct ForecastArguments {
 }
 
 fn model_parser() -> impl clap::builder::TypedValueParser<Value = ModelChoice> {
-    PossibleValuesParser::new(MODELS.map(|(name, _)| name)).map(|name| {
-        let found = MODELS.iter().find(|(known, _)| *known == name);
-        found.map_or(ModelChoice::Auto, |(_, model)| *model)
-    })
+    PossibleValuesParser::new(ModelChoice::ALL.map(ModelChoice::name))
+        .map(|name| ModelChoice::ALL.into_iter().find(|model| model.name() == name).unwrap_or_default())
 }
 
 /// One series with what is foretold of it.
