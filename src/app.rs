@@ -16,7 +16,7 @@ use crate::api::{self, Parts, Shared, WebOptions, Wish};
 use crate::audit::{self, Journal, JournalError, Notifier, RuleAnnotations, Told};
 use crate::clock::Clock;
 use crate::config::{self, Keep, Problem, Settings};
-use crate::cycle::{Cycle, Report, predict_rules};
+use crate::cycle::{Cycle, Report, Seen, predict_rules};
 use crate::health::DaySummary;
 use crate::model::{Millis, Timestamp};
 use crate::plan::{Action, Gates, Plan};
@@ -204,9 +204,14 @@ impl App {
 
     /// One pass at `now`, and what follows from it: the decision is written down, told, and carried out.
     pub async fn pass(&self, now: Timestamp) {
+        self.pass_seeing(now, None).await;
+    }
+
+    /// The same where somebody else says what is to be seen: for simulations of deciding and acting.
+    pub async fn pass_seeing(&self, now: Timestamp, seen: Option<Seen>) {
         let started = self.shared.clock.now();
         self.follow_up(now).await;
-        let Some(report) = self.run_cycle(now).await else { return };
+        let Some(report) = self.run_cycle(now, seen).await else { return };
         self.shared.report.store(Some(report.clone()));
         self.shared.ready.store(true, Ordering::Relaxed);
         let mut last = self.last.lock().await;
@@ -239,7 +244,7 @@ impl App {
         }
     }
 
-    async fn run_cycle(&self, now: Timestamp) -> Option<Arc<Report>> {
+    async fn run_cycle(&self, now: Timestamp, seen: Option<Seen>) -> Option<Arc<Report>> {
         let settings = self.shared.settings.load_full();
         let store = self.shared.store.clone();
         let cycle = self.cycle.clone();
@@ -260,7 +265,10 @@ impl App {
             }
             let mut cycle = cycle.lock();
             cycle.note_failures(failures);
-            cycle.run(&store, &settings, ledger, gates, now)
+            match seen {
+                Some(seen) => cycle.decide(&settings, seen, ledger, gates, now),
+                None => cycle.run(&store, &settings, ledger, gates, now),
+            }
         });
         match task.await {
             Ok(report) => Some(Arc::new(report)),
@@ -275,7 +283,7 @@ impl App {
         Gates {
             mode: settings.global.mode,
             hold_until: Some(self.shared.started_at + settings.global.start_hold),
-            paused: false,
+            pauses: Vec::new(),
             journal_ok: self.shared.journal_works(),
             follower: false,
             interval: self.pass_interval(),

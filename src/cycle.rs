@@ -17,7 +17,7 @@ use crate::health::{
     self, Assessment, DaySummary, HealthTrack, Outcomes, PredictRule, Rule, SignalAssessment, Subject, Told,
 };
 use crate::model::{ComponentId, Labels, METRIC_NAME, Sample, Timestamp};
-use crate::plan::{self, Carry, Gates, Ledger, Plan, PlanInput};
+use crate::plan::{self, Capacity, Carry, Gates, Ledger, Plan, PlanInput};
 use crate::store::Store;
 
 use self::observe::Observer;
@@ -60,6 +60,15 @@ pub struct Report {
     pub untold: Vec<DaySummary>,
 }
 
+/// What the first half of a pass sees.
+#[derive(Debug)]
+pub struct Seen {
+    /// What is thought of each component, ranked.
+    pub assessments: Vec<Assessment>,
+    /// What is free.
+    pub capacity: Capacity,
+}
+
 /// What passes leave for later passes.
 #[derive(Debug, Default)]
 pub struct Cycle {
@@ -96,10 +105,16 @@ impl Cycle {
         quality::resolve(&mut self.outcomes, settings, &assessments, &ledger, now);
 
         let capacity = capacity::measure(&mut observer, &settings.pools);
+        let faults = std::mem::take(&mut observer.faults);
+        Report { faults, ..self.decide(settings, Seen { assessments, capacity }, ledger, gates, now) }
+    }
+
+    /// The second half of a pass: plan from what was seen.
+    pub fn decide(&mut self, settings: &Settings, seen: Seen, ledger: Ledger, gates: Gates, now: Timestamp) -> Report {
         let input = PlanInput {
             now,
-            assessments: assessments.iter().map(without_paths).collect(),
-            capacity,
+            assessments: seen.assessments.iter().map(without_paths).collect(),
+            capacity: seen.capacity,
             policies: settings.policies.clone(),
             ledger,
             carry: std::mem::take(&mut self.carry),
@@ -109,10 +124,10 @@ impl Cycle {
         self.carry = plan.carry.clone();
         Report {
             at: now,
-            assessments,
+            assessments: seen.assessments,
             input,
             plan,
-            faults: observer.faults,
+            faults: Vec::new(),
             signals: self.watches.len(),
             quality: quality::of_rules(&self.outcomes, settings, now),
             leads: self.outcomes.drain_leads(),

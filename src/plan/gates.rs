@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::words::{count, percent, span};
 use super::{Action, ActionKind, Mode, Policy, Reason};
 use crate::health::{Assessment, Standing};
-use crate::model::{Millis, Timestamp};
+use crate::model::{ComponentId, Millis, Timestamp};
 
 /// So many components of a kind may be at risk at once, or …
 const AT_RISK_MAX: usize = 3;
@@ -69,6 +69,48 @@ pub struct Breaker {
     pub of: usize,
 }
 
+/// What a pause is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseScope {
+    /// Everything.
+    All,
+    /// What one policy does.
+    Policy(String),
+    /// What is done to components of one kind.
+    Kind(String),
+    /// What is done to one component, as it is written.
+    Component(String),
+}
+
+/// A person's word that nothing is done, taken back or running out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// What for.
+    pub scope: PauseScope,
+    /// Why, in the person's words.
+    pub reason: String,
+    /// Who.
+    pub by: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when; until it is lifted where absent.
+    pub until: Option<Timestamp>,
+}
+
+impl Pause {
+    /// Whether it holds up what a policy would do to a component at `now`: acting and giving back alike.
+    pub fn holds(&self, policy: &str, component: &ComponentId, now: Timestamp) -> bool {
+        let meant = match &self.scope {
+            PauseScope::All => true,
+            PauseScope::Policy(name) => name == policy,
+            PauseScope::Kind(kind) => *kind == component.kind,
+            PauseScope::Component(name) => *name == component.to_string(),
+        };
+        meant && self.until.is_none_or(|until| now < until)
+    }
+}
+
 /// Gates that stand for the whole of forestall.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Gates {
@@ -76,8 +118,9 @@ pub struct Gates {
     pub mode: Mode,
     /// Until when nothing is done after a start.
     pub hold_until: Option<Timestamp>,
-    /// A person paused it.
-    pub paused: bool,
+    /// What persons paused.
+    #[serde(default)]
+    pub pauses: Vec<Pause>,
     /// The journal can be written.
     pub journal_ok: bool,
     /// Another replica leads.
@@ -122,9 +165,6 @@ pub(super) fn shut(gates: &Gates, last: Option<Timestamp>, now: Timestamp) -> Op
         let detail = "the journal cannot be written, and what is not written down is not done";
         return Some(Refusal::new(Reason::Journal, detail, "the journal can be written again"));
     }
-    if gates.paused {
-        return Some(Refusal::new(Reason::Paused, "a person paused forestall", "the pause is lifted or runs out"));
-    }
     if gates.follower {
         return Some(Refusal::new(Reason::NotLeader, "another replica leads", "this replica leads"));
     }
@@ -141,6 +181,23 @@ pub(super) fn shut(gates: &Gates, last: Option<Timestamp>, now: Timestamp) -> Op
             format!("the clock went {direction} by {size} since the last plan; one interval passes without acting");
         Refusal::new(Reason::StartHold, detail, "the next plan")
     })
+}
+
+/// What a pause says to an action of a policy on a component.
+pub(super) fn paused(gates: &Gates, policy: &str, component: &ComponentId, now: Timestamp) -> Option<Refusal> {
+    let pause = gates.pauses.iter().find(|pause| pause.holds(policy, component, now))?;
+    let what = match &pause.scope {
+        PauseScope::All => "forestall".to_owned(),
+        PauseScope::Policy(name) => format!("policy {name}"),
+        PauseScope::Kind(name) => format!("all of kind {name}"),
+        PauseScope::Component(name) => name.clone(),
+    };
+    let detail = format!("{} paused {what}: {}", pause.by, pause.reason);
+    let when = match pause.until {
+        Some(until) => format!("the pause is lifted, or ends at {until}"),
+        None => "the pause is lifted".to_owned(),
+    };
+    Some(Refusal::new(Reason::Paused, detail, when))
 }
 
 /// The probability that hysteresis counts with: absent while nothing may be said or what was said is old.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::decide::{Candidate, Planner, action_id};
-use super::gates::{Refusal, broken};
+use super::gates::{Refusal, broken, paused};
 use super::ledger::{Outcome, PastAction, same_thing};
 use super::limits::OPPOSITE;
 use super::size;
@@ -205,6 +205,8 @@ impl<'a> Planner<'a> {
         if let Some(refusal) = &self.shut {
             return Err(refusal.clone());
         }
+        let (policy_name, component) = (&past.action.policy, &past.action.target.component);
+        paused(&self.input.gates, policy_name, component, self.now).map_or(Ok(()), Err)?;
         broken(&self.breakers, &past.action.target.component.kind, self.now).map_or(Ok(()), Err)?;
         let policy = self.policy_named(&past.action.policy);
         let mode = policy.map_or(self.input.gates.mode, |policy| self.mode(policy));

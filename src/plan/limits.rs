@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::decide::{Candidate, Planner};
-use super::gates::{Refusal, broken};
+use super::gates::{Refusal, broken, paused};
 use super::ledger::PastAction;
 use super::words::{count, figure, percent, share_of, span};
 use super::{ActionKind, Mode, Policy, Reason, Usage};
@@ -41,6 +41,7 @@ impl Planner<'_> {
             return Err(refusal.clone());
         }
         let component = &candidate.assessment.component;
+        paused(&self.input.gates, &policy.name, component, self.now).map_or(Ok(()), Err)?;
         broken(&self.breakers, &component.kind, self.now).map_or(Ok(()), Err)?;
         self.check_holdout(&candidate.key, policy)?;
         self.check_latch(&candidate.key, policy)?;

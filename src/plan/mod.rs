@@ -34,7 +34,7 @@ use crate::model::{ComponentId, Millis, Timestamp};
 
 pub use capacity::{Capacity, Node, Workload};
 pub use decide::plan;
-pub use gates::{Breaker, Carry, Gates, Streak};
+pub use gates::{Breaker, Carry, Gates, Pause, PauseScope, Streak};
 pub use ledger::{ActuationTimes, Ledger, Outcome, PastAction};
 pub use policy::{Budget, Constraints, EvictPolicy, Policy, Rung, Selector, Verify, Window};
 

@@ -24,7 +24,7 @@ use forestall::health::{Assessment, ScalesWith, SignalAssessment, Standing};
 use forestall::model::{ComponentId, Labels, Millis, Timestamp};
 use forestall::plan::{
     Action, ActionKind, Budget, Capacity, Carry, Change, Constraints, EvictPolicy, Gates, Ledger, Mode, Node, Outcome,
-    Plan, PlanInput, Policy, Rung, Selector, Verify, Window, Workload, plan,
+    Pause, PauseScope, Plan, PlanInput, Policy, Rung, Selector, Verify, Window, Workload, plan,
 };
 
 mod properties;
@@ -129,7 +129,7 @@ impl Scenario {
         let gates = &mut self.input.gates;
         match key {
             "mode" => gates.mode = mode(value),
-            "paused" => gates.paused = value != "no",
+            "paused" => gates.pauses = pause(value).into_iter().collect(),
             "journal" => gates.journal_ok = value == "ok",
             "follower" => gates.follower = value != "no",
             "hold" => gates.hold_until = Some(START + millis(value)),
@@ -518,4 +518,18 @@ fn take_effect(capacity: &mut Capacity, action: &Action) {
         Change::Resources { to, .. } => workload.per_replica.extend(to.clone()),
         _ => {}
     }
+}
+
+/// `no`, nothing for all, or what is paused: `policy:NAME`, `kind:KIND`, a component; each with `@SPAN` for its end.
+fn pause(text: &str) -> Option<Pause> {
+    let (what, until) = text.split_once('@').map_or((text, None), |(what, until)| (what, Some(until)));
+    let scope = match what.split_once(':') {
+        _ if what == "no" => return None,
+        Some(("policy", name)) => PauseScope::Policy(name.to_owned()),
+        Some(("kind", name)) => PauseScope::Kind(name.to_owned()),
+        _ if what.is_empty() => PauseScope::All,
+        _ => PauseScope::Component(what.to_owned()),
+    };
+    let until = until.map(|span| START + millis(span));
+    Some(Pause { scope, reason: "database upgrade".to_owned(), by: "anna".to_owned(), since: START, until })
 }
