@@ -14,16 +14,17 @@
 use std::path::Path;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use super::controls::{Controls, PAUSES_MAX};
 use crate::act::{Attempt, Record, RecordError};
 use crate::health::DaySummary;
 use crate::model::{Millis, Timestamp};
-use crate::plan::{Action, Extension, Ledger, Outcome, Plan, PlanInput, Verdict};
+use crate::plan::{Action, Extension, Ledger, Outcome, Pause, Plan, PlanInput, Verdict};
 
 /// The hash before the first row.
 pub(super) const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -75,8 +76,18 @@ pub enum RowKind {
     Extension,
     /// It is no longer ours to undo.
     Disowned,
-    /// Something a person or forestall itself did: a looser mode, a pause, a release.
+    /// Something that happened, in words.
     Note,
+    /// A person paused something.
+    Pause,
+    /// A person lifted a pause.
+    Lift,
+    /// A person's answer to an offer.
+    Approval,
+    /// A person released a breaker or a latch.
+    Release,
+    /// A policy may go further than before, or less far.
+    Mode,
     /// What a rule's predictions were worth on one day.
     Quality,
 }
@@ -117,6 +128,9 @@ pub enum JournalError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Nothing more can be paused.
+    #[error("{PAUSES_MAX} pauses hold already, which is the most; lift one, or pause more at once")]
+    TooManyPauses,
     /// Nothing has this id.
     #[error("there is no decision `{0}`")]
     NoDecision(String),
@@ -134,9 +148,16 @@ pub struct Verified {
     pub head: String,
 }
 
-/// The journal. All calls wait for the disk; none may be made on the async runtime's threads.
+/// The journal. Its calls wait for the disk and may not be made on the async runtime's threads, but for those that say that
+/// they do not wait.
 #[derive(Debug)]
-pub struct Journal(Mutex<State>);
+pub struct Journal {
+    state: Mutex<State>,
+    /// What persons said, folded from the rows.
+    pub(super) controls: RwLock<Controls>,
+    /// Pauses that hold and could not be written yet.
+    pub(super) unwritten: Mutex<Vec<Pause>>,
+}
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -235,7 +256,8 @@ impl Journal {
             .map_err(read_error)?
             .unwrap_or(Head { seq: 0, hash: GENESIS.to_owned() });
         let ledger = rebuild_ledger(&connection)?;
-        Ok(Journal(Mutex::new(State { connection, head, ledger })))
+        let controls = RwLock::new(Controls::default().rebuild(&connection)?);
+        Ok(Journal { state: Mutex::new(State { connection, head, ledger }), controls, unwritten: Mutex::default() })
     }
 
     /// Runs a query under the lock.
@@ -243,17 +265,17 @@ impl Journal {
         &self,
         query: impl FnOnce(&Connection) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
-        query(&self.0.lock().connection)
+        query(&self.state.lock().connection)
     }
 
     /// The hash of the last row. Kept elsewhere, it proves later that nothing was cut off.
     pub fn head(&self) -> String {
-        self.0.lock().head.hash.clone()
+        self.state.lock().head.hash.clone()
     }
 
     /// What a plan made at `now` must know of what was done.
     pub fn ledger(&self, now: Timestamp) -> Ledger {
-        let mut ledger = self.0.lock().ledger.clone();
+        let mut ledger = self.state.lock().ledger.clone();
         ledger.prune(now);
         ledger
     }
@@ -279,24 +301,39 @@ impl Journal {
         for action_id in &plan.disowned {
             rows.push(NewRow::new(RowKind::Disowned, plan.at, action_id, &serde_json::json!({}))?);
         }
-        let state = &mut *self.0.lock();
+        let state = &mut *self.state.lock();
         state.append(&rows, |tx, seq| {
             tx.execute("INSERT INTO inputs (decision, body) VALUES (?, ?)", params![seq, packed])?;
             write_entries(tx, seq, plan)?;
             drop_old_inputs(tx)
         })?;
         state.ledger.note(plan);
+        self.controls.write().note_plan(plan);
         Ok(id)
     }
 
-    /// Keeps something a person or forestall itself did: `what` in one word (`mode`, `pause`, `release`), `text` in a
-    /// sentence.
+    /// Keeps something that happened: `what` in one word, `text` in a sentence.
     ///
     /// # Errors
     /// Where it could not be written.
     pub fn note(&self, what: &str, text: &str, now: Timestamp) -> Result<(), JournalError> {
-        let row = NewRow::new(RowKind::Note, now, what, &serde_json::json!({ "text": text }))?;
-        self.0.lock().append(&[row], |_, _| Ok(()))
+        self.append_one(RowKind::Note, now, what, &serde_json::json!({ "text": text }))
+    }
+
+    /// Adds one row of which nothing but controls follows.
+    pub(super) fn append_one(
+        &self,
+        kind: RowKind,
+        at: Timestamp,
+        id: &str,
+        body: &impl Serialize,
+    ) -> Result<(), JournalError> {
+        self.append(&[NewRow::new(kind, at, id, body)?])
+    }
+
+    /// The same for several rows, all or none.
+    pub(super) fn append(&self, rows: &[NewRow]) -> Result<(), JournalError> {
+        self.state.lock().append(rows, |_, _| Ok(()))
     }
 }
 
@@ -339,7 +376,7 @@ impl Journal {
         if rows.is_empty() {
             return Ok(());
         }
-        self.0.lock().append(&rows, |_, _| Ok(()))
+        self.state.lock().append(&rows, |_, _| Ok(()))
     }
 
     /// The summaries that were kept, the oldest first.
@@ -359,7 +396,7 @@ impl Journal {
 impl Record for Journal {
     fn intent(&self, action: &Action, now: Timestamp) -> Result<(), RecordError> {
         let row = NewRow::new(RowKind::Intent, now, &action.id, action)?;
-        let state = &mut *self.0.lock();
+        let state = &mut *self.state.lock();
         state.append(&[row], |_, _| Ok(()))?;
         state.ledger.record_intent(action);
         state.ledger.prune(now);
@@ -368,7 +405,7 @@ impl Record for Journal {
 
     fn attempt(&self, action_id: &str, attempt: &Attempt) -> Result<(), RecordError> {
         let row = NewRow::new(RowKind::Attempt, attempt.at, action_id, attempt)?;
-        Ok(self.0.lock().append(&[row], |_, _| Ok(()))?)
+        Ok(self.state.lock().append(&[row], |_, _| Ok(()))?)
     }
 
     fn outcome(
@@ -381,13 +418,22 @@ impl Record for Journal {
     ) -> Result<(), RecordError> {
         let settled = Settled { outcome, detail: detail.to_owned(), took };
         let row = NewRow::new(RowKind::Outcome, now, action_id, &settled)?;
-        let state = &mut *self.0.lock();
+        let state = &mut *self.state.lock();
         state.append(&[row], |tx, _| {
             tx.execute("UPDATE entries SET outcome = ? WHERE action_id = ?", params![word(&outcome), action_id])?;
             Ok(())
         })?;
         state.ledger.record_outcome(action_id, outcome, took, now);
         Ok(())
+    }
+
+    fn attempts(&self, action_id: &str) -> Result<Vec<Attempt>, RecordError> {
+        let rows = self.rows_of(action_id, "attempt")?;
+        Ok(rows.iter().map(Row::parse).collect::<Result<_, _>>()?)
+    }
+
+    fn forbids(&self, action: &Action, now: Timestamp) -> Option<String> {
+        self.controls.read().forbids(action, now)
     }
 }
 
@@ -402,7 +448,7 @@ impl From<JournalError> for RecordError {
 
 /// A row that is not written yet.
 #[derive(Debug)]
-struct NewRow {
+pub(super) struct NewRow {
     kind: RowKind,
     at: Timestamp,
     id: String,
@@ -411,7 +457,7 @@ struct NewRow {
 }
 
 impl NewRow {
-    fn new(kind: RowKind, at: Timestamp, id: &str, body: &impl Serialize) -> Result<NewRow, JournalError> {
+    pub(super) fn new(kind: RowKind, at: Timestamp, id: &str, body: &impl Serialize) -> Result<NewRow, JournalError> {
         Ok(NewRow { kind, at, id: id.to_owned(), body: to_json(body)?, input_sha256: None })
     }
 }

@@ -235,7 +235,7 @@ impl Journal {
         self.read(|connection| connection.query_row(&sql, [id], Row::read).optional().map_err(read_error))
     }
 
-    fn rows_of(&self, id: &str, kind: &str) -> Result<Vec<Row>, JournalError> {
+    pub(super) fn rows_of(&self, id: &str, kind: &str) -> Result<Vec<Row>, JournalError> {
         let sql = format!("SELECT {COLUMNS} FROM journal WHERE id = ? AND kind = ? ORDER BY seq LIMIT 1000");
         self.read(|connection| {
             let mut statement = connection.prepare_cached(&sql).map_err(read_error)?;
@@ -251,10 +251,18 @@ fn parse_input(text: &str, seq: i64) -> Result<PlanInput, JournalError> {
 }
 
 /// Whether a plan says something that the last one did not: it acts, it found something out about earlier actions, or
-/// what it declines or holds for a person has changed.
+/// what it declines, holds for a person or hands on over a restart has changed.
 pub fn worth_keeping(last: Option<&Plan>, plan: &Plan) -> bool {
     let found_out = !plan.verdicts.is_empty() || !plan.extended.is_empty() || !plan.disowned.is_empty();
-    !plan.actions.is_empty() || found_out || standing(plan) != last.map(standing).unwrap_or_default()
+    let changed = || standing(plan) != last.map(standing).unwrap_or_default();
+    !plan.actions.is_empty() || found_out || changed() || lasting(plan) != last.map(lasting).unwrap_or_default()
+}
+
+/// Breakers, and whether a person released them; released latches.
+fn lasting(plan: &Plan) -> (BTreeMap<&str, bool>, BTreeMap<&str, Timestamp>) {
+    let breakers = plan.carry.breakers.iter().map(|(kind, breaker)| (kind.as_str(), breaker.released));
+    let unlatched = plan.carry.unlatched.iter().map(|(component, at)| (component.as_str(), *at));
+    (breakers.collect(), unlatched.collect())
 }
 
 /// What is declined, and what waits. The id of an action that waits has the time in it, so it does not count; nor does

@@ -4,6 +4,7 @@
 //! each sink has a bounded queue and bounded attempts, and what is lost is counted.
 
 mod chain;
+mod controls;
 mod journal;
 mod lookup;
 mod notice;
@@ -12,6 +13,7 @@ mod settings;
 mod sinks;
 mod template;
 
+pub use controls::{Answer, Controls, PAUSES_MAX, Released, Said};
 pub use journal::{Journal, JournalError, RowKind, Settled, Verified, word};
 pub use lookup::{
     ActionSummary, DECISIONS_DEFAULT, DECISIONS_MAX, DecisionRecord, DecisionSummary, DeclinedSummary, Filter, Replay,
@@ -23,6 +25,8 @@ pub use settings::{AlertmanagerSettings, GrafanaSettings, NotifySettings, Notify
 pub use sinks::{AlertmanagerSink, GrafanaSink, Sink, WebhookSink, build_sinks};
 pub use template::{TemplateValues, render};
 
+#[cfg(test)]
+mod control_tests;
 #[cfg(test)]
 mod journal_tests;
 #[cfg(test)]

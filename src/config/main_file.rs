@@ -250,13 +250,14 @@ fn unknown_actuator_kind(report: &mut Report, kind: &str, at: Place) {
 }
 
 fn read_webhook(report: &mut Report, files: Files<'_>, node: &Node) -> Option<WebhookSettings> {
-    const KNOWN: [&str; 8] = [
+    const KNOWN: [&str; 9] = [
         "url",
         "hmac_secret_file",
         "hmac_secret_files",
         "status_url",
         "timeout",
         "attempts",
+        "at_most_once",
         "confirm_within",
         "allow_local",
     ];
@@ -275,6 +276,7 @@ fn read_webhook(report: &mut Report, files: Files<'_>, node: &Node) -> Option<We
     let hmac_secret_files = read_hmac_files(report, files, fields);
     let timeout = fields.get("timeout").and_then(|n| report.duration(n, Millis(100))).unwrap_or(Millis::SECOND * 10);
     let attempts_max = fields.get("attempts").and_then(|n| report.count(n, 1, 20)).unwrap_or(5);
+    let at_most_once = fields.get("at_most_once").and_then(|n| report.truth(n)).unwrap_or(false);
     let confirm_within =
         fields.get("confirm_within").and_then(|n| report.duration(n, Millis::SECOND)).unwrap_or(Millis::MINUTE * 5);
     Some(WebhookSettings {
@@ -283,6 +285,7 @@ fn read_webhook(report: &mut Report, files: Files<'_>, node: &Node) -> Option<We
         status_url,
         timeout,
         attempts_max,
+        at_most_once,
         confirm_within,
         allow_local,
     })

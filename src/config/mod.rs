@@ -49,7 +49,7 @@ mod rules;
 mod tree;
 mod window;
 
-pub use reload::{restart_needed, widened};
+pub use reload::{modes, restart_needed};
 
 /// Everything that the files say, checked.
 #[derive(Debug, Clone)]

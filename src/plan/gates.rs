@@ -83,6 +83,18 @@ pub enum PauseScope {
     Component(String),
 }
 
+impl PauseScope {
+    /// What sort of thing it is for, in one word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            PauseScope::All => "all",
+            PauseScope::Policy(_) => "policy",
+            PauseScope::Kind(_) => "kind",
+            PauseScope::Component(_) => "component",
+        }
+    }
+}
+
 /// A person's word that nothing is done, taken back or running out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
@@ -137,6 +149,9 @@ pub struct Gates {
     /// An id stays until it is among a plan's actions, or no longer in [`Carry::waiting`].
     #[serde(default)]
     pub approved: BTreeSet<String>,
+    /// Ids of waiting actions that a person declined; they stay as long as those of `approved`.
+    #[serde(default)]
+    pub declined: BTreeSet<String>,
 }
 
 /// Why something is not done, before it is known for what.
