@@ -170,7 +170,6 @@ fn breakers_latches_and_offers_outlive_a_restart_and_streaks_do_not() {
         breakers: [("node".to_owned(), breaker(false)), ("pod".to_owned(), breaker(true))].into(),
         unlatched: [("deployment/c".to_owned(), NOW)].into(),
         waiting: [("deployment/a".to_owned(), offer("w1"))].into(),
-        ..Carry::default()
     };
     let plan = Plan { at: NOW, carry: carry.clone(), ..Plan::default() };
     let after = restarted(|journal| {

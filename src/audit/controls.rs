@@ -130,12 +130,17 @@ impl Controls {
     /// Takes over a plan: what it hands on, and which answers it has used up.
     pub(super) fn note_plan(&mut self, plan: &Plan) {
         self.drop_answers(&plan.carry);
-        let mut carry = Carry { at: None, ..plan.carry.clone() };
-        carry.streaks.retain(|key, streak| {
-            (streak.above, streak.below) = (0, 0);
-            plan.carry.waiting.contains_key(key)
-        });
-        self.carry = carry;
+        let Carry { streaks, breakers, unlatched, waiting, .. } = &plan.carry;
+        let entered = streaks.iter().filter(|(key, _)| waiting.contains_key(*key));
+        self.carry = Carry {
+            streaks: entered
+                .map(|(key, streak)| (key.clone(), Streak { above: 0, below: 0, ..streak.clone() }))
+                .collect(),
+            breakers: breakers.clone(),
+            unlatched: unlatched.clone(),
+            waiting: waiting.clone(),
+            ..Carry::default()
+        };
     }
 
     /// An answer is for one offer: carried out, taken back or no longer wanted, the answer is used up.

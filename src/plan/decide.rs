@@ -312,7 +312,13 @@ impl<'a> Planner<'a> {
             .map(|candidate| candidate.key.as_str())
             .filter(|key| self.streaks.get(*key).is_some_and(|streak| streak.entered))
             .collect();
-        carry.waiting.retain(|key, _| entered.contains(key.as_str()));
+        // Of what is not assessed now (nothing is, right after a start) nothing new is known: its offer stands.
+        let unseen = |key: &String| !self.assessed.contains_key(key);
+        carry.waiting.retain(|key, _| entered.contains(key.as_str()) || unseen(key));
+        for key in carry.waiting.keys().filter(|key| unseen(key)) {
+            let before = self.input.carry.streaks.get(key);
+            self.streaks.extend(before.map(|streak| (key.clone(), streak.clone())));
+        }
         let under_action: BTreeSet<String> = self
             .past
             .all()

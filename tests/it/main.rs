@@ -4,6 +4,7 @@ mod api;
 mod backtest;
 mod cli;
 mod config;
+mod controls;
 mod demo;
 mod deploy;
 mod e2e;
