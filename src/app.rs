@@ -219,6 +219,7 @@ impl App {
         let mut last = self.last.lock().await;
         self.decide(&report, last.as_ref()).await;
         *last = Some(report.plan.clone());
+        self.tend_journal(now).await;
         let took = self.shared.clock.now() - started;
         self.shared.meters.observe_cycle(took.as_secs_f64(), took > self.pass_interval());
     }
@@ -346,6 +347,19 @@ impl App {
     fn journal_failed(&self, error: &str) {
         if self.shared.journal_fault.swap(Some(Arc::new(error.to_owned()))).is_none() {
             tracing::error!(error, "the journal cannot be written; nothing is acted on until it can");
+        }
+    }
+
+    /// Closes the journal's file where it is large or old enough, and deletes closed ones that are too old.
+    async fn tend_journal(&self, now: Timestamp) {
+        let journal = self.shared.journal.clone();
+        let settings = self.shared.settings.load().journal;
+        let tended = tokio::task::spawn_blocking(move || Ok::<_, String>(journal.tend(&settings, now)));
+        match flat(tended.await) {
+            Ok(Ok(())) => {}
+            Ok(Err(error @ JournalError::InUse)) => tracing::debug!(%error, "the journal's segment stays open"),
+            Ok(Err(error)) => tracing::warn!(%error, "the journal's segments could not be tended"),
+            Err(panic) => tracing::error!(panic, "the journal's segments could not be tended"),
         }
     }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Output, runtime, say};
 use crate::api;
-use crate::audit::Journal;
+use crate::audit::{Journal, Verified, Witness};
 use crate::model::Timestamp;
 
 /// How long an answer may take.
@@ -84,6 +84,12 @@ pub(super) struct DecisionsArguments {
     /// With --journal: check that no row was changed, added or removed.
     #[arg(long, requires = "journal")]
     verify: bool,
+    /// With --verify: a value that the metric forestall_journal_rows once had; that row must still be there, …
+    #[arg(long, value_name = "N", requires_all = ["verify", "head_value"])]
+    head_rows: Option<i64>,
+    /// … as it was: the value that forestall_journal_head had at the same time.
+    #[arg(long, value_name = "V", requires_all = ["verify", "head_rows"])]
+    head_value: Option<u64>,
     /// With --journal: write everything as JSON Lines.
     #[arg(long, requires = "journal")]
     export: bool,
@@ -150,8 +156,13 @@ pub(super) fn decisions(arguments: &DecisionsArguments) -> anyhow::Result<ExitCo
 fn from_file(arguments: &DecisionsArguments, file: &std::path::Path) -> anyhow::Result<ExitCode> {
     let journal = Journal::open_read_only(file)?;
     if arguments.verify {
-        let whole = journal.verify()?;
-        say(&format!("whole: {} rows, head {}", whole.rows, whole.head));
+        let witness = arguments.head_rows.zip(arguments.head_value).map(|(rows, value)| Witness { rows, value });
+        let whole = journal.verify_against(witness)?;
+        let Verified { rows, head, first, segments } = &whole;
+        let kept = if *first > 1 { format!(", those from {first} on still kept") } else { String::new() };
+        let files = if *segments > 1 { format!(", in {segments} files") } else { String::new() };
+        let seen = if witness.is_some() { "; the witness has seen this journal" } else { "" };
+        say(&format!("whole: {rows} rows{kept}{files}, head {head}{seen}"));
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.export {
