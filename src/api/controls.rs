@@ -213,9 +213,13 @@ pub(super) async fn lift(
     params: Params,
 ) -> Result<Response, Refusal> {
     require_operator(&shared, &headers)?;
-    let scopes: [(&str, fn(String) -> PauseScope); 3] =
-        [("policy", PauseScope::Policy), ("kind", PauseScope::Kind), ("component", PauseScope::Component)];
-    let mut named = scopes.iter().filter_map(|(name, scope)| Some(scope(params.get(name)?.to_owned())));
+    let given = |name: &str| params.get(name).map(str::to_owned);
+    let scopes = [
+        given("policy").map(PauseScope::Policy),
+        given("kind").map(PauseScope::Kind),
+        given("component").map(PauseScope::Component),
+    ];
+    let mut named = scopes.into_iter().flatten();
     let scope = named.next().unwrap_or(PauseScope::All);
     if named.next().is_some() {
         return Err(Refusal::bad_data("`policy`, `kind` and `component` exclude each other: a pause has one scope"));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::journal_tests::component;
+use super::journal_tests::{component, run_sql};
 use super::*;
 use crate::act::Record;
 use crate::act::tests::{NOW, action};
@@ -113,14 +113,14 @@ fn a_pause_holds_also_while_the_journal_is_full_and_is_written_when_it_can_be() 
     let path = folder.path().join("journal.sqlite");
     let journal = Journal::open(&path).expect("a new journal");
     let full = "CREATE TRIGGER full BEFORE INSERT ON journal BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
-    journal.read(|raw| Ok(raw.execute_batch(full).expect("a trigger"))).expect("done");
+    run_sql(&journal, full);
     let error = journal.pause(pause(PauseScope::All, None), NOW).expect_err("it cannot be written");
     assert!(matches!(error, JournalError::Write(_)), "{error}");
     assert!(holds(&journal, NOW));
     assert!(journal.write_pauses(NOW).is_err());
     assert!(matches!(journal.lift(&PauseScope::All, said(), NOW), Err(JournalError::Write(_))));
     assert!(holds(&journal, NOW), "what is not written is not lifted");
-    journal.read(|raw| Ok(raw.execute_batch("DROP TRIGGER full").expect("gone"))).expect("done");
+    run_sql(&journal, "DROP TRIGGER full");
     assert_eq!(journal.write_pauses(NOW), Ok(()));
     drop(journal);
     assert!(holds(&Journal::open(&path).expect("it is there"), NOW));

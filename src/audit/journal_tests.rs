@@ -111,6 +111,12 @@ pub(super) fn live(journal: &Journal) -> Vec<String> {
     ids
 }
 
+/// Runs SQL on a journal's own connection.
+pub(super) fn run_sql(journal: &Journal, sql: &str) {
+    let ran = journal.read(|raw| raw.execute_batch(sql).map_err(|error| JournalError::Read(error.to_string())));
+    assert_eq!(ran, Ok(()), "{sql}");
+}
+
 pub(super) fn export(journal: &Journal) -> String {
     let mut bytes = Vec::new();
     journal.export(&mut bytes).expect("memory takes everything");
