@@ -5,6 +5,7 @@ mod backtest;
 mod cli;
 mod config;
 mod controls;
+mod crash;
 mod demo;
 mod deploy;
 mod e2e;
