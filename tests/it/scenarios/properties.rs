@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use forestall::model::{Millis, Timestamp};
-use forestall::plan::{ActionKind, Change, EvictPolicy, Mode, Node, Outcome, Plan, PlanInput, Reason, plan};
+use forestall::plan::{Action, ActionKind, Change, EvictPolicy, Mode, Node, Outcome, Plan, PlanInput, Reason, plan};
 use proptest::prelude::*;
 
 use super::{assessment, base_policy, empty_input, rung, set_probability, take_effect, workload};
@@ -24,7 +24,7 @@ fn input(components: &[Made], nodes: usize, spare_half_cores: u32, evicts: bool)
     policy.ladder = vec![rung("scale_out"), rung("migrate")];
     policy.constraints.max_per_node = BTreeMap::from([("cpu".to_owned(), 0.9)]);
     policy.evict = evicts.then_some(EvictPolicy { below_priority: 3, min_impact: 0.4 });
-    policy.budget.actions_max = 4;
+    policy.budgets[0].actions_max = 4;
     input.policies.push(policy);
     let mut used = vec![0.0; nodes];
     for (index, (p, loss, impact, replicas, min, half_cores, priority, node)) in components.iter().enumerate() {
@@ -56,7 +56,7 @@ fn bytes(plan: &Plan) -> String {
     serde_json::to_string(plan).expect("a plan can be written")
 }
 
-fn cpu_of(input: &PlanInput, action: &forestall::plan::Action) -> f64 {
+fn cpu_of(input: &PlanInput, action: &Action) -> f64 {
     let workload = input.capacity.workloads.iter().find(|w| w.component == action.target.component);
     workload.expect("it is known").per_replica["cpu"]
 }
@@ -64,12 +64,18 @@ fn cpu_of(input: &PlanInput, action: &forestall::plan::Action) -> f64 {
 /// What holds for each plan by itself.
 fn check(input: &PlanInput, plan: &Plan) {
     let policy = &input.policies[0];
-    let budget = policy.budget.limit(input.assessments.len());
-    let spent = input.ledger.actions.iter().filter(|past| {
-        past.action.undoes.is_none() && !past.action.dry_run && past.action.decided_at > input.now - policy.budget.per
-    });
-    let new = plan.actions.iter().filter(|action| action.undoes.is_none());
-    assert!(new.clone().count() == 0 || spent.count() + new.count() <= budget, "over budget");
+    for budget in &policy.budgets {
+        let limit = budget.limit(input.assessments.len());
+        let counts = |action: &&Action| {
+            action.undoes.is_none()
+                && !action.dry_run
+                && (budget.actions.is_empty() || budget.actions.contains(&action.kind))
+                && action.decided_at > input.now - budget.per
+        };
+        let spent = input.ledger.actions.iter().map(|past| &past.action).filter(counts).count();
+        let new = plan.actions.iter().filter(counts).count();
+        assert!(new == 0 || spent + new <= limit, "over budget: {spent} + {new} of {limit} ({budget:?})");
+    }
     let mains = plan.actions.iter().filter(|action| action.undoes.is_none() && action.kind != ActionKind::Evict);
     assert!(mains.count() <= (input.assessments.len() / 10).max(1), "over the blast radius");
     let mut touched = BTreeSet::new();
@@ -79,7 +85,7 @@ fn check(input: &PlanInput, plan: &Plan) {
         assert!(ids.insert(&action.id), "two actions are called {}", action.id);
         let Some(main) = &action.makes_room_for else { continue };
         let main = plan.actions[index..].iter().find(|other| &other.id == main).expect("it makes room for a later one");
-        let find = |action: &forestall::plan::Action| {
+        let find = |action: &Action| {
             let of = &action.target.component;
             let workload = input.capacity.workloads.iter().find(|w| &w.component == of).expect("it is known");
             (workload, input.assessments.iter().find(|a| &a.component == of).expect("it is assessed"))
@@ -256,7 +262,7 @@ fn plans_ten_thousand_components_on_a_thousand_nodes() {
         })
         .collect();
     let mut input = input(&components, 1000, 1, true);
-    input.policies[0].budget.share_max = 1.0;
+    input.policies[0].budgets[0].share_max = 1.0;
     let started = now();
     let plan = plan(&input);
     let took = now() - started;
@@ -284,7 +290,7 @@ fn looks_in_vain_for_room_quickly() {
         .collect();
     let mut input = input(&components, 1000, 0, true);
     input.policies[0].mode = Mode::Approve;
-    input.policies[0].budget.share_max = 1.0;
+    input.policies[0].budgets[0].share_max = 1.0;
     let started = now();
     let plan = plan(&input);
     let took = now() - started;
