@@ -12,8 +12,8 @@ use forestall::forecast::{Eta, Foresight, Knowledge, Limit, Side};
 use forestall::health::{Assessment, ScalesWith, SignalAssessment, Standing};
 use forestall::model::{ComponentId, Labels, Millis, Timestamp};
 use forestall::plan::{
-    ActionKind, Budget, Capacity, Carry, EvictPolicy, Gates, Ledger, Mode, Node, Outcome, Plan, PlanInput, Policy, Rung,
-    Selector, Workload, plan,
+    ActionKind, Budget, Capacity, Carry, EvictPolicy, Gates, Ledger, Mode, Node, Outcome, Plan, PlanInput, Policy,
+    Rung, Selector, Workload, plan,
 };
 
 const COMPONENTS: usize = 10_000;
@@ -176,7 +176,10 @@ fn node_name(index: usize) -> String {
 
 fn component(index: usize) -> ComponentId {
     let namespace = ("namespace".to_owned(), format!("shop-{}", index % 40));
-    ComponentId { kind: "deployment".to_owned(), labels: vec![namespace, ("deployment".to_owned(), format!("app-{index}"))] }
+    ComponentId {
+        kind: "deployment".to_owned(),
+        labels: vec![namespace, ("deployment".to_owned(), format!("app-{index}"))],
+    }
 }
 
 fn assessment(index: usize, at_risk: bool) -> Assessment {

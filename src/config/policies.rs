@@ -425,7 +425,12 @@ fn read_budgets(report: &mut Report, node: Option<&Node>, ladder: Option<&[Rung]
     let Kind::List(items) = &node.kind else { return read_budget(report, node, ladder).into_iter().collect() };
     if items.is_empty() {
         let help = "leave `budget` out for 4 actions or 10% in an hour, or name one";
-        report.error(node.at, "config/missing-field", "the list of budgets is empty: nothing would bound the policy", help);
+        report.error(
+            node.at,
+            "config/missing-field",
+            "the list of budgets is empty: nothing would bound the policy",
+            help,
+        );
     }
     items.iter().filter_map(|item| read_budget(report, item, ladder)).collect()
 }

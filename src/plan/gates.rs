@@ -361,16 +361,7 @@ pub(super) fn next_breakers(
 }
 
 fn opened(anomaly: Anomaly, now: Timestamp) -> Breaker {
-    Breaker {
-        opened_at: now,
-        last_above: now,
-        released: false,
-        at_risk: 0,
-        of: 0,
-        anomaly,
-        silent: 0,
-        silent_of: 0,
-    }
+    Breaker { opened_at: now, last_above: now, released: false, at_risk: 0, of: 0, anomaly, silent: 0, silent_of: 0 }
 }
 
 /// Whether an episode that begins now is left alone: a share of (component, day) that the hash of the rule that speaks

@@ -216,11 +216,7 @@ impl Planner<'_> {
     }
 
     /// Whether the policy may take more actions: as many as `wanted` says count in a budget.
-    pub(super) fn check_budgets(
-        &self,
-        policy_index: usize,
-        wanted: impl Fn(&Budget) -> usize,
-    ) -> Result<(), Refusal> {
+    pub(super) fn check_budgets(&self, policy_index: usize, wanted: impl Fn(&Budget) -> usize) -> Result<(), Refusal> {
         let policy = &self.input.policies[policy_index];
         for (budget, spent) in policy.budgets.iter().zip(&self.spent[policy_index]) {
             let (wanted, limit) = (wanted(budget), budget.limit(self.groups[policy_index]));

@@ -144,9 +144,10 @@ pub(super) fn replicas(rung: &Rung, need: &Need, from: u32, proportion: f64) -> 
 /// With how many of its replicas a workload stays below the thresholds of its signals that scale with replicas, by the
 /// worst that is foreseen of them; as many as it has where one is beyond its threshold already, none where none scales.
 pub(super) fn replicas_needed(assessment: &Assessment, replicas: u32) -> u32 {
-    let signals = assessment.signals.iter().filter(|signal| {
-        signal.scales_with == ScalesWith::Replicas && signal.foresight.knowledge == Knowledge::Known
-    });
+    let signals = assessment
+        .signals
+        .iter()
+        .filter(|signal| signal.scales_with == ScalesWith::Replicas && signal.foresight.knowledge == Knowledge::Known);
     let needed = signals.filter_map(|signal| {
         let (peak, threshold) = (peak(signal)?, signal.foresight.limit?.threshold);
         let times = if signal.side == Side::Above { peak / threshold } else { threshold / peak };

@@ -52,6 +52,60 @@ fn input(components: &[Made], nodes: usize, spare_half_cores: u32, evicts: bool)
     input
 }
 
+/// What is expected to be lost in all: if nothing is done, and if the plan's actions on their own components prevent no
+/// more than their share of failures. Who gives way loses the share of its impact that is taken, and all of it where
+/// what is left does not carry what is foreseen of it.
+fn losses(input: &PlanInput, plan: &Plan) -> (f64, f64) {
+    let policy = &input.policies[0];
+    let (mut before, mut after) = (0.0, 0.0);
+    for about in &input.assessments {
+        let done = plan.actions.iter().find(|action| action.target.component == about.component);
+        before += about.expected_loss;
+        after += match done.map(|action| (action.kind, &action.change)) {
+            Some((ActionKind::Evict, Change::Replicas { from, to })) if from > to => {
+                let foresight = &about.signals[0].foresight;
+                let (peak, limit) = (foresight.peak_q90.expect("foreseen"), foresight.limit.expect("there is one"));
+                let is_carried = peak * f64::from(*from) < limit.threshold * f64::from(*to);
+                let share = if is_carried { f64::from(from - to) / f64::from(*from) } else { 1.0 };
+                about.expected_loss.max(about.impact * share)
+            }
+            Some(_) => about.expected_loss * (1.0 - policy.efficacy),
+            None => about.expected_loss,
+        };
+    }
+    (before, after)
+}
+
+/// That no action turns another one round within half an hour, and none follows two that had no effect.
+fn check_history(input: &PlanInput, plan: &Plan) {
+    let gives = |action: &Action| match &action.change {
+        Change::Replicas { from, to } => to > from,
+        _ => action.undoes.is_none(),
+    };
+    for action in plan.actions.iter() {
+        let earlier =
+            input.ledger.actions.iter().filter(|past| past.action.target.component == action.target.component);
+        for past in earlier.clone() {
+            let ago = input.now - past.action.decided_at;
+            let opposite = gives(&past.action) != gives(action);
+            assert!(
+                !opposite || ago >= Millis::MINUTE * 30,
+                "{} turns {} round after {ago}",
+                action.id,
+                past.action.id
+            );
+        }
+        let judged = plan.verdicts.iter().filter(|verdict| !verdict.effective).map(|verdict| &verdict.action_id);
+        let judged: BTreeSet<&String> = judged.collect();
+        let in_vain = earlier.filter(|past| {
+            (past.effective == Some(false) || judged.contains(&past.action.id))
+                && input.now - past.action.decided_at < Millis::DAY
+        });
+        let helps = action.undoes.is_none() && action.kind != ActionKind::Evict;
+        assert!(!helps || in_vain.count() < 2, "{} follows two that had no effect", action.id);
+    }
+}
+
 fn bytes(plan: &Plan) -> String {
     serde_json::to_string(plan).expect("a plan can be written")
 }
@@ -144,6 +198,27 @@ proptest! {
     }
 
     #[test]
+    fn a_plan_leaves_no_more_to_be_lost_than_doing_nothing(
+        components in prop::collection::vec((made(), 0..12u32), 10..40),
+        nodes in 1..4usize,
+        spare in 0..4u32,
+    ) {
+        let (made, peaks): (Vec<Made>, Vec<u32>) = components.into_iter().unzip();
+        let mut input = input(&made, nodes, spare, true);
+        input.policies[0].budgets[0].actions_max = 40;
+        for (about, peak) in input.assessments.iter_mut().zip(peaks) {
+            // What is not at risk is busy to any degree below its threshold.
+            if about.probability.is_some_and(|p| p < 0.6) {
+                about.signals[0].foresight.peak_q90 = Some(f64::from(peak) / 10.0 * 0.75);
+            }
+            about.expected_loss = about.expected_loss.min(about.impact);
+        }
+        let plan = plan(&input);
+        let (before, after) = losses(&input, &plan);
+        prop_assert!(after <= before + 1e-9, "{after} instead of {before}: {:#?}", plan.actions);
+    }
+
+    #[test]
     fn promises_no_more_than_there_is_on_any_nodes(
         components in prop::collection::vec(made(), 10..40),
         nodes in 2..6usize,
@@ -198,6 +273,7 @@ proptest! {
             input.assessments.iter_mut().for_each(|about| about.at = input.now);
             let plan = plan(&input);
             check(&input, &plan);
+            check_history(&input, &plan);
             input.carry = plan.carry.clone();
             input.ledger.note(&plan);
             let outcome = [Outcome::Confirmed, Outcome::Applied, Outcome::Failed, Outcome::Unchanged][outcome as usize];
