@@ -4,6 +4,8 @@
 //! Each case is planned twice, and the second plan is measured: it has what the first one handed on, and a ledger of
 //! 1000 earlier actions.
 
+#![expect(clippy::print_stdout, reason = "a measurement for people: it prints")]
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
