@@ -8,7 +8,8 @@ use crate::act::Record;
 use crate::act::tests::{NOW, action};
 use crate::model::{Millis, Timestamp};
 use crate::plan::{
-    Action, Breaker, Capacity, Carry, Gates, Ledger, Mode, Pause, PauseScope, Plan, PlanInput, Streak, Target,
+    Action, Anomaly, Breaker, Capacity, Carry, Gates, Ledger, Mode, Pause, PauseScope, Plan, PlanInput, Streak, Target,
+    Withheld,
 };
 
 fn input() -> PlanInput {
@@ -162,14 +163,26 @@ fn an_answer_to_an_offer_survives_a_restart_until_it_is_used_up() {
 
 #[test]
 fn breakers_latches_and_offers_outlive_a_restart_and_streaks_do_not() {
-    let breaker = |released: bool| Breaker { opened_at: NOW, last_above: NOW, released, at_risk: 5, of: 8 };
+    let breaker = |released: bool| Breaker {
+        opened_at: NOW,
+        last_above: NOW,
+        released,
+        at_risk: 5,
+        of: 8,
+        anomaly: Anomaly::default(),
+        silent: 0,
+        silent_of: 0,
+    };
+    let withheld = Withheld { id: "w0".to_owned(), since: NOW, declined: true };
     let streak = Streak { policy: "shop".to_owned(), above: 7, below: 0, entered: true, held_out: false };
     let carry = Carry {
         at: Some(NOW),
-        streaks: [("deployment/a".to_owned(), streak.clone()), ("deployment/b".to_owned(), streak.clone())].into(),
+        streaks: ["a", "b", "e"].map(|name| (format!("deployment/{name}"), streak.clone())).into(),
         breakers: [("node".to_owned(), breaker(false)), ("pod".to_owned(), breaker(true))].into(),
         unlatched: [("deployment/c".to_owned(), NOW)].into(),
         waiting: [("deployment/a".to_owned(), offer("w1"))].into(),
+        withheld: [("deployment/e".to_owned(), withheld)].into(),
+        heard: [("deployment".to_owned(), ["deployment/a".to_owned()].into())].into(),
     };
     let plan = Plan { at: NOW, carry: carry.clone(), ..Plan::default() };
     let after = restarted(|journal| {
@@ -179,8 +192,10 @@ fn breakers_latches_and_offers_outlive_a_restart_and_streaks_do_not() {
     });
     let later = NOW + Millis::HOUR;
     let got = after.carry(later);
-    assert_eq!((got.at, &got.waiting), (None, &carry.waiting));
-    assert_eq!(got.streaks, [("deployment/a".to_owned(), Streak { above: 0, ..streak })].into());
+    assert_eq!((got.at, &got.waiting, &got.withheld), (None, &carry.waiting, &carry.withheld));
+    let afresh = Streak { above: 0, ..streak };
+    assert_eq!(got.streaks, ["a", "e"].map(|name| (format!("deployment/{name}"), afresh.clone())).into());
+    assert!(got.heard.is_empty(), "that all is silent right after a start is no fault");
     let seen_calm_from_now_on = |released| Breaker { last_above: later, ..breaker(released) };
     assert_eq!(got.breakers["node"], seen_calm_from_now_on(true), "a person released it");
     assert_eq!(got.breakers["pod"], seen_calm_from_now_on(true));

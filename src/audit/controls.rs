@@ -130,15 +130,15 @@ impl Controls {
     /// Takes over a plan: what it hands on, and which answers it has used up.
     pub(super) fn note_plan(&mut self, plan: &Plan) {
         self.drop_answers(&plan.carry);
-        let Carry { streaks, breakers, unlatched, waiting, .. } = &plan.carry;
-        let entered = streaks.iter().filter(|(key, _)| waiting.contains_key(*key));
+        let Carry { streaks, breakers, unlatched, waiting, withheld, .. } = &plan.carry;
+        let entered = streaks.iter().filter(|(key, _)| waiting.contains_key(*key) || withheld.contains_key(*key));
+        let afresh = |streak: &Streak| Streak { above: 0, below: 0, ..streak.clone() };
         self.carry = Carry {
-            streaks: entered
-                .map(|(key, streak)| (key.clone(), Streak { above: 0, below: 0, ..streak.clone() }))
-                .collect(),
+            streaks: entered.map(|(key, streak)| (key.clone(), afresh(streak))).collect(),
             breakers: breakers.clone(),
             unlatched: unlatched.clone(),
             waiting: waiting.clone(),
+            withheld: withheld.clone(),
             ..Carry::default()
         };
     }

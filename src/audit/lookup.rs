@@ -316,11 +316,12 @@ pub fn worth_keeping(last: Option<&Plan>, plan: &Plan) -> bool {
     !plan.actions.is_empty() || found_out || changed() || lasting(plan) != last.map(lasting).unwrap_or_default()
 }
 
-/// Breakers, and whether a person released them; released latches.
-fn lasting(plan: &Plan) -> (BTreeMap<&str, bool>, BTreeMap<&str, Timestamp>) {
+/// Breakers, and whether a person released them; released latches; offers that came to nothing.
+fn lasting(plan: &Plan) -> (BTreeMap<&str, bool>, BTreeMap<&str, Timestamp>, BTreeSet<&str>) {
     let breakers = plan.carry.breakers.iter().map(|(kind, breaker)| (kind.as_str(), breaker.released));
     let unlatched = plan.carry.unlatched.iter().map(|(component, at)| (component.as_str(), *at));
-    (breakers.collect(), unlatched.collect())
+    let withheld = plan.carry.withheld.values().map(|withheld| withheld.id.as_str());
+    (breakers.collect(), unlatched.collect(), withheld.collect())
 }
 
 /// What is declined, and what waits. The id of an action that waits has the time in it, so it does not count; nor does

@@ -11,8 +11,8 @@ use forestall::forecast::{Eta, Foresight, Knowledge, Limit, Side};
 use forestall::health::{Assessment, ScalesWith, SignalAssessment, Standing};
 use forestall::model::{ComponentId, Labels, Millis, Timestamp};
 use forestall::plan::{
-    Action, ActionKind, Budget, Capacity, Carry, Change, Constraints, EvictPolicy, Gates, Ledger, Mode, Node,
-    PlanInput, Policy, Rung, Selector, Verify, Workload,
+    Action, ActionKind, Budget, Capacity, Carry, Change, EvictPolicy, Gates, Ledger, Mode, Node, PlanInput, Policy,
+    Rung, Selector, Verify, Workload,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -285,23 +285,13 @@ fn policies() -> Vec<Policy> {
         cost_miss: 20.0,
         cost_action: 1.0,
         efficacy: 0.8,
-        ladder: vec![Rung {
-            action: ActionKind::ScaleOut,
-            actuator: actuator.to_owned(),
-            step: None,
-            replicas_max: Some(8),
-            resources: Vec::new(),
-            factor_max: 2.0,
-            actuation_time: Millis::MINUTE * 2,
-        }],
-        constraints: Constraints::default(),
+        ladder: vec![Rung { replicas_max: Some(8), ..Rung::new(ActionKind::ScaleOut, actuator) }],
         evict: Some(EvictPolicy { below_priority: 500, min_impact: 0.5 }),
-        budget: Budget { per: Millis::HOUR, actions_max: BUDGET, share_max: 0.0 },
+        budgets: vec![Budget { per: Millis::HOUR, actions_max: BUDGET, share_max: 0.0, actions: BTreeSet::new() }],
         cooldown: COOLDOWN,
         expires_after: Millis::MINUTE * 35,
         verify: Some(Verify { after: INTERVAL, probability_drop: 0.3, escalate: true }),
-        windows: Vec::new(),
-        holdout: 0.0,
+        ..Policy::default()
     };
     [("shop", "deployment", "cluster"), ("queues", "queue", "pager"), ("services", "service", "hook")]
         .map(policy)
