@@ -1,0 +1,429 @@
+//! One run: the real app, minus sockets, in the world of a seed.
+
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::Arc;
+
+use forestall::api::WebOptions;
+use forestall::app::{App, Options};
+use forestall::clock::Clock;
+use forestall::config::Settings;
+use forestall::cycle::Seen;
+use forestall::model::Millis;
+use forestall::plan::Mode;
+use tempfile::TempDir;
+
+use super::chance::Chance;
+use super::checks::{Broken, Checker, Moment, Tally, inv_no_action_id_has_two_effects};
+use super::script::{Script, settings};
+use super::sight::Sight;
+use super::target::{Row, Site, Wire};
+use super::world::{Kind, START, World};
+
+/// Decisions are made again at the end of a run: so many of them.
+const REPLAYS: usize = 2;
+
+/// What came of a run.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) broken: Vec<Broken>,
+    pub(crate) tally: Tally,
+    /// The journal as JSON Lines, where it was asked for.
+    pub(crate) journal: Vec<u8>,
+}
+
+/// Whether a run's journal is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Export {
+    Yes,
+    No,
+}
+
+/// Runs a seed. A panic in forestall is a broken promise like any other.
+pub(crate) fn run(runtime: &tokio::runtime::Runtime, seed: u64, export: Export) -> Ran {
+    let ran = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let script = Script::draw(seed);
+        runtime.block_on(async { Run::begin(seed, script).whole(export).await })
+    }));
+    ran.unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().cloned();
+        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()));
+        let what = words.unwrap_or_else(|| "without a word".to_owned());
+        let broken = Broken { invariant: "no_panic", cycle: 0, what };
+        Ran { broken: vec![broken], tally: Tally::default(), journal: Vec::new() }
+    })
+}
+
+/// A runtime for one thread's runs: one thread for what blocks, so that all of it comes one after the other.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().max_blocking_threads(1).build().expect("a runtime can be built")
+}
+
+struct Run {
+    seed: u64,
+    script: Script,
+    settings: Settings,
+    site: Arc<Site>,
+    sight: Sight,
+    checker: Checker,
+    chance: Chance,
+    people: Chance,
+    clock: Clock,
+    /// By how much forestall's clock is ahead of the world.
+    ahead: Millis,
+    folder: Option<TempDir>,
+    app: Option<App>,
+    mode: Mode,
+    /// The disk is full up to this cycle.
+    full_until: u32,
+    down_until: u32,
+    looked_at: (usize, usize, usize),
+    cycle: u32,
+}
+
+/// How a pass ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    Whole,
+    Killed,
+}
+
+impl Run {
+    fn begin(seed: u64, script: Script) -> Run {
+        let mut world = World::new(seed, &script.scale);
+        if let Some((kind, episode)) = script.mass {
+            for thing in world.things.iter_mut().filter(|thing| thing.kind == kind) {
+                thing.load.episodes.push(episode);
+            }
+        }
+        let clock = Clock::simulated(START);
+        let site = Arc::new(Site::new(seed, world, clock.clone()));
+        *site.wire.lock() = script.wire;
+        let mut sight = Sight::new(seed);
+        sight.spells.clone_from(&script.spells);
+        sight.false_alarms = script.false_alarms;
+        Run {
+            seed,
+            settings: settings(&script.rules, script.interval, script.start_hold),
+            checker: Checker::new(&script.rules, script.interval, script.start_hold),
+            chance: Chance::new(seed, "run"),
+            people: Chance::new(seed, "operators"),
+            folder: script.needs_files().then(folder),
+            site,
+            sight,
+            clock,
+            script,
+            ahead: Millis::ZERO,
+            app: None,
+            mode: Mode::Act,
+            full_until: 0,
+            down_until: 0,
+            looked_at: (0, 0, 0),
+            cycle: 0,
+        }
+    }
+
+    async fn whole(mut self, export: Export) -> Ran {
+        self.start();
+        for _ in 0..self.script.passes {
+            self.live(self.script.interval).await;
+        }
+        self.calm_down().await;
+        self.take_stock();
+        let mut journal = Vec::new();
+        if export == Export::Yes
+            && let Some(app) = &self.app
+        {
+            app.shared().journal.export(&mut journal).expect("a journal can be exported");
+        }
+        self.app = None;
+        Ran { broken: self.checker.broken, tally: self.checker.tally, journal }
+    }
+
+    /// A process begins.
+    fn start(&mut self) {
+        let options = Options {
+            config_file: None,
+            storage_path: self.folder.as_ref().map(|folder| folder.path().to_owned()),
+            web: WebOptions::default(),
+            clock: self.clock.clone(),
+        };
+        *self.site.life.lock() += 1;
+        let app = App::from_settings(self.settings_in_force(), options).expect("a journal that was cut off opens again");
+        self.app = Some(app.with_executor(|executor| self.site.executor(executor)));
+        self.checker.started(self.clock.now());
+    }
+
+    fn settings_in_force(&self) -> Settings {
+        let mut settings = self.settings.clone();
+        settings.global.mode = self.mode;
+        settings
+    }
+
+    /// One interval, and the pass at its end.
+    async fn live(&mut self, interval: Millis) {
+        self.cycle += 1;
+        self.move_on(interval);
+        if self.app.is_none() {
+            if self.cycle < self.down_until {
+                return;
+            }
+            self.start();
+        }
+        let released = self.people_act();
+        self.disk_fills();
+        let kill = self.chance.is(self.script.kills);
+        if kill {
+            self.site.fuse.light(self.chance.whole(0, 12));
+        }
+        let ended = self.pass(&released).await;
+        self.site.fuse.pull();
+        if ended == Ended::Killed || (kill && self.chance.is(0.3)) {
+            self.bury(ended).await;
+        }
+    }
+
+    /// Time passes in the world and, by and large, on forestall's clock.
+    fn move_on(&mut self, interval: Millis) {
+        let mut world = self.site.world.lock();
+        let now = world.now + interval;
+        world.others_act(self.script.people);
+        world.advance(now);
+        drop(world);
+        if self.chance.is(self.script.clock_steps) {
+            let minutes = self.chance.of(&[-90, -20, -3, 3, 20, 90, 600]);
+            self.ahead = self.ahead + Millis::MINUTE * minutes;
+            self.checker.tally.clock_steps += 1;
+        }
+        self.clock.set_to(now + self.ahead);
+    }
+
+    /// Operators approve what waits, release breakers and latches, and change the mode.
+    fn people_act(&mut self) -> BTreeSet<String> {
+        let mut released = BTreeSet::new();
+        let Some(app) = &self.app else { return released };
+        let shared = app.shared();
+        if let Some(report) = shared.report.load_full() {
+            for (_, actions) in &report.plan.carry.waiting {
+                if self.people.is(self.script.approves)
+                    && let Some(main) = actions.last()
+                {
+                    shared.approved.lock().insert(main.id.clone());
+                }
+            }
+        }
+        if self.script.people > 0.0 {
+            if self.people.is(0.03) {
+                released.insert(self.people.of(&Kind::ALL).name().to_owned());
+            }
+            if self.people.is(0.03) {
+                let world = self.site.world.lock();
+                released.insert(world.things[self.people.index(world.things.len())].key.clone());
+            }
+            if self.people.is(0.03) {
+                self.mode = if self.mode == Mode::Act { self.people.of(&[Mode::Observe, Mode::Approve]) } else { Mode::Act };
+                shared.settings.store(Arc::new(self.settings_in_force()));
+            }
+        }
+        shared.released.lock().extend(released.iter().cloned());
+        released
+    }
+
+    /// The journal takes nothing for a while: for the executor only, or nothing at all.
+    fn disk_fills(&mut self) {
+        let Some(folder) = &self.folder else { return };
+        if self.full_until > 0 && self.cycle >= self.full_until {
+            self.full_until = 0;
+            *self.site.full.lock() = false;
+            refuse_writes(folder.path(), false);
+        }
+        if self.full_until == 0 && self.chance.is(self.script.disk_full) {
+            self.full_until = self.cycle + self.chance.whole(1, 5);
+            *self.site.full.lock() = true;
+            if self.chance.is(0.5) {
+                refuse_writes(folder.path(), true);
+            }
+        }
+    }
+
+    async fn pass(&mut self, released: &BTreeSet<String>) -> Ended {
+        let now = self.clock.now();
+        let seen = self.sight.see(&self.site.world.lock(), now);
+        let (assessments, capacity) = (seen.assessments.clone(), seen.capacity.clone());
+        let seen = Seen { assessments: seen.assessments, capacity: seen.capacity };
+        let Some(app) = &self.app else { return Ended::Whole };
+        let ended = tokio::select! {
+            biased;
+            () = self.site.fuse.blown() => Ended::Killed,
+            () = app.pass_seeing(now, Some(seen)) => Ended::Whole,
+        };
+        let report = app.shared().report.load_full().filter(|report| report.at == now && report.input.now == now);
+        let (calls, rows, effects) = self.looked_at;
+        let log = self.site.log.lock();
+        let world = self.site.world.lock();
+        self.looked_at = (log.calls.len(), log.rows.len(), world.effects.len());
+        self.checker.look(&Moment {
+            cycle: self.cycle,
+            now,
+            assessments: &assessments,
+            capacity: &capacity,
+            report: report.as_deref(),
+            rows: &log.rows[rows..],
+            calls: &log.calls[calls..],
+            effects: &world.effects[effects..],
+            durable: self.full_until == 0 || app.shared().journal_works(),
+            mode: self.mode,
+            released,
+        });
+        ended
+    }
+
+    /// The process is gone. Where the power went too, what was half written is found behind what was synced.
+    async fn bury(&mut self, ended: Ended) {
+        self.checker.tally.kills += 1;
+        if ended == Ended::Killed && self.chance.is(0.4) {
+            self.folder = self.folder.as_ref().map(|before| torn_copy(before.path(), &mut self.chance));
+        }
+        self.site.fuse.bury();
+        tokio::task::spawn_blocking(|| ()).await.expect("the blocking thread is idle");
+        self.app = None;
+        self.down_until = self.cycle + self.chance.whole(1, 8);
+    }
+
+    /// Nothing is wrong any more, and there is little to do: what was given is given back.
+    async fn calm_down(&mut self) {
+        *self.site.wire.lock() = Wire::default();
+        self.sight.spells.clear();
+        self.sight.false_alarms = 0.0;
+        (self.script.people, self.script.clock_steps, self.script.kills) = (0.0, 0.0, 0.0);
+        self.script.disk_full = 0.0;
+        (self.full_until, self.down_until) = (self.full_until.min(self.cycle + 1), 0);
+        self.mode = Mode::Act;
+        if let Some(app) = &self.app {
+            app.shared().settings.store(Arc::new(self.settings_in_force()));
+        }
+        let longest = self.script.rules.iter().map(|rules| rules.expires_after + rules.cooldown).max().unwrap_or_default();
+        let interval = self.script.interval * 9;
+        // Behind a clock that was set back everything waits until it is as late again.
+        let behind = (Millis::ZERO - self.ahead).max(Millis::ZERO) + self.ahead.max(Millis::ZERO);
+        let until = self.site.world.lock().now + longest * 2 + Millis::HOUR * 2 + behind;
+        let mut quiet = 0;
+        while self.site.world.lock().now < until && quiet < 3 {
+            self.live(interval).await;
+            let settled = self.checker.outstanding().next().is_none() && self.checker.under_way().next().is_none();
+            quiet = if settled { quiet + 1 } else { 0 };
+        }
+    }
+
+    /// What must hold at the end.
+    fn take_stock(&mut self) {
+        let cycle = self.cycle;
+        let acts = |kind: Kind| self.script.rules.iter().any(|rules| rules.kind == kind && rules.mode == Mode::Observe);
+        let given_back = self.checker.inv_given_back_when_reason_is_gone();
+        if !Kind::ALL.into_iter().any(acts) {
+            self.checker.say("inv_given_back_when_reason_is_gone", cycle, given_back);
+        }
+        let known = self.checker.inv_every_intent_has_an_outcome();
+        self.checker.say("inv_every_intent_has_an_outcome", cycle, known);
+        let twice = inv_no_action_id_has_two_effects(&self.site.world.lock().effects, &self.site.log.lock().calls);
+        self.checker.say("inv_no_action_id_has_two_effects", cycle, twice);
+        let whole = self.inv_journal_chain_verifies();
+        self.checker.say("inv_journal_chain_verifies", cycle, whole);
+        let same = self.inv_replay_is_byte_identical();
+        self.checker.say("inv_replay_is_byte_identical", cycle, same);
+    }
+
+    /// Who changed the record afterwards? Each row's hash holds, and every intent, attempt and outcome is there in order.
+    fn inv_journal_chain_verifies(&self) -> Result<(), String> {
+        let Some(app) = &self.app else { return Err("the app is not running at the end".to_owned()) };
+        app.shared().journal.verify().map_err(|error| error.to_string())?;
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let written = rows_of_actions(folder.path());
+        let log = self.site.log.lock();
+        let meant: Vec<(String, String)> = log.rows.iter().map(|written| named(&written.row)).collect();
+        if written == meant {
+            return Ok(());
+        }
+        let at = written.iter().zip(&meant).position(|(a, b)| a != b).unwrap_or(written.len().min(meant.len()));
+        Err(format!("row {at} of actions is {:?}, and {:?} was written", written.get(at), meant.get(at)))
+    }
+
+    /// Why did it do that? A decision that is made again from its record comes out the same, byte for byte.
+    fn inv_replay_is_byte_identical(&self) -> Result<(), String> {
+        let Some(app) = &self.app else { return Err("the app is not running at the end".to_owned()) };
+        let journal = &app.shared().journal;
+        let filter = forestall::audit::Filter { limit: Some(200), ..forestall::audit::Filter::default() };
+        let decisions = journal.decisions(&filter).map_err(|error| error.to_string())?;
+        let mut chance = Chance::new(self.seed, "replay");
+        for _ in 0..REPLAYS.min(decisions.len()) {
+            let id = &decisions[chance.index(decisions.len())].id;
+            let replay = journal.replay(id).map_err(|error| error.to_string())?;
+            if !replay.same {
+                return Err(format!("{id}: recorded {}\nreplayed {}", replay.recorded, replay.replayed));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A folder in memory where there is one: thousands of journals are written.
+fn folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.expect("a folder can be made")
+}
+
+/// What another process would find that looks at the journal's file.
+fn rows_of_actions(folder: &Path) -> Vec<(String, String)> {
+    let connection = rusqlite::Connection::open(folder.join("journal.sqlite")).expect("the journal is there");
+    let sql = "SELECT kind, id FROM journal WHERE kind IN ('intent', 'attempt', 'outcome') ORDER BY seq";
+    let mut statement = connection.prepare(sql).expect("the table is there");
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("the rows can be read");
+    rows.map(|row| row.expect("a row of two texts")).collect()
+}
+
+fn named(row: &Row) -> (String, String) {
+    let (kind, id) = match row {
+        Row::Intent(action) => ("intent", &action.id),
+        Row::Attempt(id, _) => ("attempt", id),
+        Row::Outcome(id, _) => ("outcome", id),
+    };
+    (kind.to_owned(), id.clone())
+}
+
+/// Makes the file refuse every row from now on, or take them again.
+fn refuse_writes(folder: &Path, refuse: bool) {
+    let connection = rusqlite::Connection::open(folder.join("journal.sqlite")).expect("the journal is there");
+    let sql = if refuse {
+        "CREATE TRIGGER IF NOT EXISTS full BEFORE INSERT ON journal
+            BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+    } else {
+        "DROP TRIGGER IF EXISTS full"
+    };
+    connection.execute_batch(sql).expect("the schema can be changed");
+}
+
+/// What a disk holds after the power went: all that was synced, and behind it a part of the next write.
+fn torn_copy(from: &Path, chance: &mut Chance) -> TempDir {
+    let to = folder();
+    for entry in std::fs::read_dir(from).expect("the folder can be read").flatten() {
+        let name = entry.file_name();
+        // The index of the log is memory, not disk.
+        if name.to_string_lossy().ends_with("-shm") {
+            continue;
+        }
+        let mut bytes = std::fs::read(entry.path()).expect("the file can be read");
+        if name.to_string_lossy().ends_with("-wal") {
+            bytes.extend((0..chance.whole(1, 6000)).map(|index| index.to_le_bytes()[0] ^ 0x5a));
+        }
+        std::fs::write(to.path().join(name), bytes).expect("the file can be written");
+    }
+    to
+}
+
+/// How to see a seed's run again.
+pub(crate) fn reproduce(seed: u64) -> String {
+    format!("FORESTALL_SIM_SEEDS={seed}..{} cargo test --test it sim::no_seed_breaks", seed + 1)
+}
