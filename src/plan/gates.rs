@@ -36,6 +36,9 @@ pub struct Carry {
     /// Component → the actions proposed for it that wait for a person, the main one last.
     #[serde(default)]
     pub waiting: BTreeMap<String, Vec<Action>>,
+    /// Component that holds something of ours → since when it has not been seen.
+    #[serde(default)]
+    pub unseen: BTreeMap<String, Timestamp>,
 }
 
 /// How a component stands to its policy's entry and exit levels.

@@ -347,7 +347,11 @@ impl Checker {
                 }
             }
             for id in &report.plan.disowned {
-                self.say("inv_disowns_only_what_others_changed", cycle, self.inv_disowns_only_what_others_changed(moment, id));
+                self.say(
+                    "inv_disowns_only_what_others_changed",
+                    cycle,
+                    self.inv_disowns_only_what_others_changed(moment, id),
+                );
                 if let Some(deed) = self.deeds.get_mut(id) {
                     deed.disowned = true;
                     self.tally.disowned += 1;
@@ -359,7 +363,11 @@ impl Checker {
         let plan = &report.plan;
         self.say("inv_everything_at_risk_is_answered", cycle, self.inv_everything_at_risk_is_answered(moment, report));
         self.say("inv_one_thing_per_component_in_a_plan", cycle, inv_one_thing_per_component_in_a_plan(&plan.actions));
-        self.say("inv_promises_no_more_than_there_is", cycle, inv_promises_no_more_than_there_is(moment, &plan.actions));
+        self.say(
+            "inv_promises_no_more_than_there_is",
+            cycle,
+            inv_promises_no_more_than_there_is(moment, &plan.actions),
+        );
         self.say("inv_never_more_than_needed", cycle, self.inv_never_more_than_needed(moment, &plan.actions));
         for action in plan.actions.iter().filter(|action| action.kind == ActionKind::Evict && action.undoes.is_none()) {
             let held = self.inv_never_evicts_equal_or_higher_priority(moment, action, &plan.actions);
@@ -392,7 +400,11 @@ impl Checker {
             self.say("inv_blast_radius", cycle, self.inv_blast_radius(moment, action, &rules));
             let held = self.inv_one_action_per_component_per_cooldown(moment, action, &rules);
             self.say("inv_one_action_per_component_per_cooldown", cycle, held);
-            self.say("inv_latch_after_two_ineffective", cycle, self.inv_latch_after_two_ineffective(moment, action, &rules));
+            self.say(
+                "inv_latch_after_two_ineffective",
+                cycle,
+                self.inv_latch_after_two_ineffective(moment, action, &rules),
+            );
             self.say("inv_no_flapping", cycle, self.inv_enters_only_what_has_been_at_risk(action, &rules));
         }
     }
@@ -429,7 +441,8 @@ fn inv_promises_no_more_than_there_is(moment: &Moment<'_>, actions: &[Action]) -
     }
     for (pool, promised) in promised {
         let nodes = moment.capacity.pools.get(pool).map_or(&[][..], Vec::as_slice);
-        let free: f64 = nodes.iter().map(|n| (n.allocatable["cpu"] - n.used["cpu"]).max(0.0)).filter(|f| f.is_finite()).sum();
+        let free: f64 =
+            nodes.iter().map(|n| (n.allocatable["cpu"] - n.used["cpu"]).max(0.0)).filter(|f| f.is_finite()).sum();
         if promised > free + 1e-6 {
             return Err(format!("{promised} cores of pool {pool} are promised, and {free} are free"));
         }
@@ -513,10 +526,13 @@ impl Checker {
         let key = undo.target.component.to_string();
         match moment.workload(&key) {
             Some(workload) if workload.replicas == to => Ok(()),
-            Some(workload) => {
-                Err(format!("{} gives back {} of {key} though it has {} now", undo.id, deed.action.id, workload.replicas))
+            Some(workload) => Err(format!(
+                "{} gives back {} of {key} though it has {} now",
+                undo.id, deed.action.id, workload.replicas
+            )),
+            None => {
+                Err(format!("{} gives back {} of {key} though nobody knows how many it has", undo.id, deed.action.id))
             }
-            None => Err(format!("{} gives back {} of {key} though nobody knows how many it has", undo.id, deed.action.id)),
         }
     }
 
@@ -550,7 +566,8 @@ impl Checker {
     /// action at once.
     fn inv_blast_radius(&self, moment: &Moment<'_>, action: &Action, rules: &Rules) -> Held {
         let is_open = |deed: &&Deed| {
-            let to_be_judged = deed.in_force() && deed.effective.is_none() && moment.now <= deed.settled_at + rules.verify_after;
+            let to_be_judged =
+                deed.in_force() && deed.effective.is_none() && moment.now <= deed.settled_at + rules.verify_after;
             deed.is_main() && deed.action.policy == action.policy && (deed.outcome.is_none() || to_be_judged)
         };
         let open: BTreeSet<_> = self.deeds.values().filter(is_open).map(|deed| &deed.action.target.component).collect();
@@ -558,7 +575,11 @@ impl Checker {
         if open.len() < limit {
             return Ok(());
         }
-        Err(format!("{} is under action, {} are already and at most {limit} may be", action.target.component, open.len()))
+        Err(format!(
+            "{} is under action, {} are already and at most {limit} may be",
+            action.target.component,
+            open.len()
+        ))
     }
 
     /// Evicting in circles (autoscaler#2715, #6884): one action per component in a cool-down, and none while one is under way.
@@ -692,7 +713,8 @@ impl Checker {
         };
         let limits = self.rules(&main.target.component.kind).and_then(|rules| rules.evict);
         let Some((below, min_impact)) = limits else { return Err(format!("{} takes, and may not", evict.id)) };
-        let loss = |action: &Action| moment.assessment(&action.target.component.to_string()).map_or(0.0, |a| a.expected_loss);
+        let loss =
+            |action: &Action| moment.assessment(&action.target.component.to_string()).map_or(0.0, |a| a.expected_loss);
         let impact = moment.assessment(&main.target.component.to_string()).map_or(0.0, |a| a.impact);
         let lower = victim.priority < own.priority && victim.priority < below;
         let stays = matches!(evict.change, Change::Replicas { from, to } if from == victim.replicas && to < from && to >= victim.replicas_min);
@@ -718,7 +740,8 @@ impl Checker {
             let assessment = moment.assessment(&action.target.component.to_string());
             let values = assessment.map(|a| [a.signals[0].foresight.peak_q90, a.signals[0].foresight.current]);
             let finite = values.into_iter().flatten().flatten().filter(|value| value.is_finite());
-            let Some(peak) = finite.reduce(f64::max) else { continue };
+            // What a person was offered keeps its size: it counts what was seen then.
+            let Some(peak) = finite.chain(action.why.peak).reduce(f64::max) else { continue };
             // Where earlier actions brought less than was reckoned, up to twice as much is added.
             let needed = (peak / super::sight::WARN - 1.0) * f64::from(from) * 2.0;
             if f64::from(to - from) > needed.ceil().max(1.0) {
@@ -743,7 +766,10 @@ impl Checker {
                 }
                 let needed = cpu * f64::from(to - from);
                 if let Some(less) = taken.drain(..).find(|less| free - less >= needed + 1e-6) {
-                    return Err(format!("{less} cores less would have been enough for {}: {free} for {needed}", action.id));
+                    return Err(format!(
+                        "{less} cores less would have been enough for {}: {free} for {needed}",
+                        action.id
+                    ));
                 }
                 free -= needed;
             }
@@ -755,7 +781,9 @@ impl Checker {
     pub(crate) fn inv_given_back_when_reason_is_gone(&self) -> Held {
         match self.outstanding().next() {
             None => Ok(()),
-            Some(action) => Err(format!("{} ({:?} of {}) was never given back", action.id, action.change, action.target.component)),
+            Some(action) => {
+                Err(format!("{} ({:?} of {}) was never given back", action.id, action.change, action.target.component))
+            }
         }
     }
 

@@ -140,7 +140,9 @@ fn a_hundred_fleets_lose_less_than_half_of_what_they_would() {
     let fleets = all();
     let worse = fleets.iter().filter(|(_, without, with)| with.expected > without.expected);
     let worse: Vec<String> = worse
-        .map(|(seed, without, with)| format!("fleet {seed} expects {:.2} without and {:.2} with", without.expected, with.expected))
+        .map(|(seed, without, with)| {
+            format!("fleet {seed} expects {:.2} without and {:.2} with", without.expected, with.expected)
+        })
         .collect();
     assert!(worse.is_empty(), "{worse:#?}");
     let mut saved: Vec<f64> = fleets

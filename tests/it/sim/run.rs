@@ -1,6 +1,7 @@
 //! One run: the real app, minus sockets, in the world of a seed.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,27 +32,32 @@ pub(crate) struct Ran {
     pub(crate) tally: Tally,
     /// The journal as JSON Lines, where it was asked for.
     pub(crate) journal: Vec<u8>,
+    /// What happened, where it was asked for.
+    pub(crate) story: String,
 }
 
-/// Whether a run's journal is wanted.
+/// What is wanted of a run beside what is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Export {
-    Yes,
-    No,
+pub(crate) enum Wanted {
+    Nothing,
+    /// The journal.
+    Journal,
+    /// What happened in each pass, in words.
+    Story,
 }
 
 /// Runs a seed. A panic in forestall is a broken promise like any other.
-pub(crate) fn run(runtime: &tokio::runtime::Runtime, seed: u64, export: Export) -> Ran {
+pub(crate) fn run(runtime: &tokio::runtime::Runtime, seed: u64, wanted: Wanted) -> Ran {
     let ran = std::panic::catch_unwind(AssertUnwindSafe(|| {
         let script = Script::draw(seed);
-        runtime.block_on(async { Run::begin(seed, script).whole(export).await })
+        runtime.block_on(async { Run::begin(seed, script).whole(wanted).await })
     }));
     ran.unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<String>().cloned();
         let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()));
         let what = words.unwrap_or_else(|| "without a word".to_owned());
         let broken = Broken { invariant: "no_panic", cycle: 0, what };
-        Ran { broken: vec![broken], tally: Tally::default(), journal: Vec::new() }
+        Ran { broken: vec![broken], tally: Tally::default(), journal: Vec::new(), story: String::new() }
     })
 }
 
@@ -61,7 +67,8 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
     builder.enable_time().max_blocking_threads(1).build().expect("a runtime can be built")
 }
 
-struct Run {
+/// A run under way.
+pub(crate) struct Run {
     seed: u64,
     script: Script,
     settings: Settings,
@@ -81,6 +88,7 @@ struct Run {
     down_until: u32,
     looked_at: (usize, usize, usize),
     cycle: u32,
+    story: Option<String>,
 }
 
 /// How a pass ended.
@@ -91,7 +99,7 @@ enum Ended {
 }
 
 impl Run {
-    fn begin(seed: u64, script: Script) -> Run {
+    pub(crate) fn begin(seed: u64, script: Script) -> Run {
         let mut world = World::new(seed, &script.scale);
         if let Some((kind, episode)) = script.mass {
             for thing in world.things.iter_mut().filter(|thing| thing.kind == kind) {
@@ -122,10 +130,12 @@ impl Run {
             down_until: 0,
             looked_at: (0, 0, 0),
             cycle: 0,
+            story: None,
         }
     }
 
-    async fn whole(mut self, export: Export) -> Ran {
+    async fn whole(mut self, wanted: Wanted) -> Ran {
+        self.story = (wanted == Wanted::Story).then(|| format!("{:#?}\n", self.script));
         self.start();
         for _ in 0..self.script.passes {
             self.live(self.script.interval).await;
@@ -133,17 +143,17 @@ impl Run {
         self.calm_down().await;
         self.take_stock();
         let mut journal = Vec::new();
-        if export == Export::Yes
+        if wanted == Wanted::Journal
             && let Some(app) = &self.app
         {
             app.shared().journal.export(&mut journal).expect("a journal can be exported");
         }
         self.app = None;
-        Ran { broken: self.checker.broken, tally: self.checker.tally, journal }
+        Ran { broken: self.checker.broken, tally: self.checker.tally, journal, story: self.story.unwrap_or_default() }
     }
 
     /// A process begins.
-    fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let options = Options {
             config_file: None,
             storage_path: self.folder.as_ref().map(|folder| folder.path().to_owned()),
@@ -151,7 +161,8 @@ impl Run {
             clock: self.clock.clone(),
         };
         *self.site.life.lock() += 1;
-        let app = App::from_settings(self.settings_in_force(), options).expect("a journal that was cut off opens again");
+        let app =
+            App::from_settings(self.settings_in_force(), options).expect("a journal that was cut off opens again");
         self.app = Some(app.with_executor(|executor| self.site.executor(executor)));
         self.checker.started(self.clock.now());
     }
@@ -163,7 +174,7 @@ impl Run {
     }
 
     /// One interval, and the pass at its end.
-    async fn live(&mut self, interval: Millis) {
+    pub(crate) async fn live(&mut self, interval: Millis) {
         self.cycle += 1;
         self.move_on(interval);
         if self.app.is_none() {
@@ -185,6 +196,16 @@ impl Run {
         }
     }
 
+    /// How many calls targets have seen.
+    pub(crate) fn sent(&self) -> usize {
+        self.site.log.lock().calls.len()
+    }
+
+    /// Somebody sets forestall's clock.
+    pub(crate) fn set_clock_ahead(&mut self, by: Millis) {
+        self.ahead = self.ahead + by;
+    }
+
     /// Time passes in the world and, by and large, on forestall's clock.
     fn move_on(&mut self, interval: Millis) {
         let mut world = self.site.world.lock();
@@ -194,7 +215,7 @@ impl Run {
         drop(world);
         if self.chance.is(self.script.clock_steps) {
             let minutes = self.chance.of(&[-90, -20, -3, 3, 20, 90, 600]);
-            self.ahead = self.ahead + Millis::MINUTE * minutes;
+            self.set_clock_ahead(Millis::MINUTE * minutes);
             self.checker.tally.clock_steps += 1;
         }
         self.clock.set_to(now + self.ahead);
@@ -223,7 +244,8 @@ impl Run {
                 released.insert(world.things[self.people.index(world.things.len())].key.clone());
             }
             if self.people.is(0.03) {
-                self.mode = if self.mode == Mode::Act { self.people.of(&[Mode::Observe, Mode::Approve]) } else { Mode::Act };
+                self.mode =
+                    if self.mode == Mode::Act { self.people.of(&[Mode::Observe, Mode::Approve]) } else { Mode::Act };
                 shared.settings.store(Arc::new(self.settings_in_force()));
             }
         }
@@ -264,7 +286,7 @@ impl Run {
         let log = self.site.log.lock();
         let world = self.site.world.lock();
         self.looked_at = (log.calls.len(), log.rows.len(), world.effects.len());
-        self.checker.look(&Moment {
+        let moment = Moment {
             cycle: self.cycle,
             now,
             assessments: &assessments,
@@ -276,7 +298,11 @@ impl Run {
             durable: self.full_until == 0 || app.shared().journal_works(),
             mode: self.mode,
             released,
-        });
+        };
+        if let Some(story) = &mut self.story {
+            tell(story, &moment, &ended);
+        }
+        self.checker.look(&moment);
         ended
     }
 
@@ -297,6 +323,8 @@ impl Run {
         *self.site.wire.lock() = Wire::default();
         self.sight.spells.clear();
         self.sight.false_alarms = 0.0;
+        // What others took the room of can be given back, too.
+        self.site.world.lock().machines.iter_mut().for_each(|machine| machine.cpu *= 3.0);
         (self.script.people, self.script.clock_steps, self.script.kills) = (0.0, 0.0, 0.0);
         self.script.disk_full = 0.0;
         (self.full_until, self.down_until) = (self.full_until.min(self.cycle + 1), 0);
@@ -304,7 +332,8 @@ impl Run {
         if let Some(app) = &self.app {
             app.shared().settings.store(Arc::new(self.settings_in_force()));
         }
-        let longest = self.script.rules.iter().map(|rules| rules.expires_after + rules.cooldown).max().unwrap_or_default();
+        let longest =
+            self.script.rules.iter().map(|rules| rules.expires_after + rules.cooldown).max().unwrap_or_default();
         let interval = self.script.interval * 9;
         // Behind a clock that was set back everything waits until it is as late again.
         let behind = (Millis::ZERO - self.ahead).max(Millis::ZERO) + self.ahead.max(Millis::ZERO);
@@ -368,6 +397,45 @@ impl Run {
     }
 }
 
+/// What happened in a pass, in words.
+fn tell(story: &mut String, moment: &Moment<'_>, ended: &Ended) {
+    let _ = writeln!(story, "--- cycle {} at {} in {:?} mode, {ended:?}", moment.cycle, moment.now, moment.mode);
+    for assessment in moment.assessments.iter().filter(|a| a.probability.is_none_or(|p| !(p < 0.2))) {
+        let workload = moment.capacity.workloads.iter().find(|w| w.component == assessment.component);
+        let runs = workload.map(|w| format!("{} × {} on {:?}", w.replicas, w.per_replica["cpu"], w.on_nodes));
+        let (p, low, loss) = (assessment.probability, assessment.probability_low, assessment.expected_loss);
+        let _ = writeln!(
+            story,
+            "  {} P {p:?} ({low:?}) loss {loss:.3} {:?} {runs:?}",
+            assessment.component, assessment.standing
+        );
+    }
+    let Some(report) = moment.report else { return };
+    for declined in &report.plan.declined {
+        let _ = writeln!(story, "  not {}: {:?}: {}", declined.component, declined.reason, declined.detail);
+    }
+    for verdict in &report.plan.verdicts {
+        let _ = writeln!(story, "  {verdict:?}");
+    }
+    for extension in &report.plan.extended {
+        let _ = writeln!(story, "  {extension:?}");
+    }
+    let _ = writeln!(story, "  disowned {:?}, released {:?}", report.plan.disowned, moment.released);
+    for written in moment.rows {
+        let _ = match &written.row {
+            Row::Intent(a) => writeln!(
+                story,
+                "  intent {} {:?} {} {:?} undoes {:?} room for {:?} dry {}: {}",
+                a.id, a.kind, a.target.component, a.change, a.undoes, a.makes_room_for, a.dry_run, a.why.sentence
+            ),
+            row => writeln!(story, "  {row:?} at {} by process {}", written.at, written.life),
+        };
+    }
+    for effect in moment.effects {
+        let _ = writeln!(story, "  {effect:?}");
+    }
+}
+
 /// A folder in memory where there is one: thousands of journals are written.
 fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
@@ -387,7 +455,7 @@ fn rows_of_actions(folder: &Path) -> Vec<(String, String)> {
 fn named(row: &Row) -> (String, String) {
     let (kind, id) = match row {
         Row::Intent(action) => ("intent", &action.id),
-        Row::Attempt(id, _) => ("attempt", id),
+        Row::Attempt(id) => ("attempt", id),
         Row::Outcome(id, _) => ("outcome", id),
     };
     (kind.to_owned(), id.clone())

@@ -80,7 +80,12 @@ impl Rules {
 }
 
 /// The whole part of a share, as limits by share are counted.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "small counts")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "small counts"
+)]
 pub(crate) fn share(share: f64, of: usize) -> usize {
     (share * of as f64 + 1e-9).floor() as usize
 }

@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use forestall::cycle::Seen;
 use forestall::forecast::{Eta, Foresight, Knowledge, Limit, Side};
-use forestall::health::{
-    Assessment, HealthTrack, ScalesWith, SignalAssessment, Standing, Subject, assess, rank,
-};
+use forestall::health::{Assessment, HealthTrack, ScalesWith, SignalAssessment, Standing, Subject, assess, rank};
 use forestall::model::{Labels, Millis, Timestamp};
 
 use super::chance::Chance;
@@ -35,6 +33,8 @@ pub(crate) enum Fault {
     ScrapeFault(Kind),
     /// Some components are not seen at all, nor what they run on.
     Vanished,
+    /// The first so many of a kind are said to be at risk, and are not.
+    AtRisk(Kind, usize),
     /// Nobody knows what is free.
     NoCapacity,
     /// What is free is told of some workloads only.
@@ -78,7 +78,8 @@ impl Sight {
 
     /// What is seen at the world's time, on a clock that says `now`.
     pub(crate) fn see(&mut self, world: &World, now: Timestamp) -> Seen {
-        let faults: Vec<Fault> = self.spells.iter().filter(|s| s.from <= world.now && world.now < s.to).map(|s| s.fault).collect();
+        let faults: Vec<Fault> =
+            self.spells.iter().filter(|s| s.from <= world.now && world.now < s.to).map(|s| s.fault).collect();
         let mut capacity = world.capacity();
         let mut assessments: Vec<Assessment> = Vec::with_capacity(world.things.len());
         for thing in &world.things {
@@ -87,7 +88,8 @@ impl Sight {
             if loads.len() > TREND_PASSES {
                 loads.pop_front();
             }
-            let alarmed = self.alarm(&thing.key, world.now);
+            let said = |fault: &Fault| matches!(fault, Fault::AtRisk(kind, first) if *kind == thing.kind && thing.index < *first);
+            let alarmed = self.alarm(&thing.key, world.now) || faults.iter().any(said);
             assessments.push(assessment(thing, self.signal(thing, world.now, now, alarmed), now));
         }
         if faults.contains(&Fault::Frozen) {
@@ -159,7 +161,7 @@ impl Sight {
     ) {
         let seed = self.seed;
         match fault {
-            Fault::Frozen => {}
+            Fault::Frozen | Fault::AtRisk(..) => {}
             Fault::Outage => {
                 assessments.iter_mut().for_each(|assessment| silence(assessment, now));
                 *capacity = forestall::plan::Capacity::default();
@@ -185,8 +187,8 @@ impl Sight {
                 let mut of_kind: Vec<&mut Assessment> =
                     assessments.iter_mut().filter(|a| a.component.kind == kind.name()).collect();
                 of_kind.sort_by(|a, b| a.component.cmp(&b.component));
-                let half = of_kind.len().div_ceil(2);
-                of_kind.into_iter().take(half).for_each(|assessment| silence(assessment, now));
+                let half = of_kind.len() / 2;
+                of_kind.into_iter().skip(half).for_each(|assessment| silence(assessment, now));
             }
             Fault::Vanished => {
                 let gone = chosen(seed, "vanished", assessments, 0.3);

@@ -47,8 +47,6 @@ pub(crate) struct Call {
     pub(crate) port: Port,
     /// Which process made it.
     pub(crate) life: u32,
-    /// By forestall's clock.
-    pub(crate) at: Timestamp,
     /// Whether its intent was in the journal by then.
     pub(crate) durable: bool,
 }
@@ -57,7 +55,7 @@ pub(crate) struct Call {
 #[derive(Debug, Clone)]
 pub(crate) enum Row {
     Intent(Box<Action>),
-    Attempt(String, u32),
+    Attempt(String),
     Outcome(String, Outcome),
 }
 
@@ -206,11 +204,11 @@ impl Target {
         ActError::Unavailable { target, reason, retry_after: None }
     }
 
-    fn note(&self, action: &Action, attempt: u32, at: Timestamp) {
+    fn note(&self, action: &Action, attempt: u32) {
         let life = *self.site.life.lock();
         let mut log = self.site.log.lock();
         let durable = log.intents.contains(&action.id);
-        log.calls.push(Call { action: action.clone(), attempt, port: self.port, life, at, durable });
+        log.calls.push(Call { action: action.clone(), attempt, port: self.port, life, durable });
     }
 
     /// What becomes of a call between us and the target.
@@ -289,13 +287,13 @@ impl Actuator for Target {
         &'a self,
         action: &'a Action,
         attempt: u32,
-        now: Timestamp,
+        _now: Timestamp,
     ) -> BoxFuture<'a, Result<Acceptance, ActError>> {
         async move {
             if self.site.fuse.blows() {
                 std::future::pending::<()>().await;
             }
-            self.note(action, attempt, now);
+            self.note(action, attempt);
             let answer = self.call(action);
             if self.site.fuse.blows() {
                 std::future::pending::<()>().await;
@@ -364,7 +362,7 @@ impl Record for Front {
     }
 
     fn attempt(&self, action_id: &str, attempt: &Attempt) -> Result<(), RecordError> {
-        let row = Row::Attempt(action_id.to_owned(), attempt.number);
+        let row = Row::Attempt(action_id.to_owned());
         self.write(row, attempt.at, |journal| journal.attempt(action_id, attempt))
     }
 

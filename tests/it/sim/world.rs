@@ -117,6 +117,8 @@ impl Load {
 #[derive(Debug, Clone)]
 pub(crate) struct Thing {
     pub(crate) kind: Kind,
+    /// Its place among those of its kind.
+    pub(crate) index: usize,
     pub(crate) id: ComponentId,
     pub(crate) key: String,
     pub(crate) priority: i64,
@@ -468,6 +470,7 @@ fn thing(chance: &mut Chance, kind: Kind, index: usize, scale: &Scale) -> Thing 
     let id = kind.id(index);
     Thing {
         kind,
+        index,
         key: id.to_string(),
         id,
         priority: i64::from(chance.whole(0, 4)) * 100,
