@@ -85,6 +85,8 @@ impl<'a> Planner<'a> {
             }
             return match by_key.get(main.action.target.component.to_string().as_str()) {
                 Some(candidate) if !self.is_calm(candidate) => WhyKept::Stands(candidate),
+                // Nothing gives back what cannot be undone: there is nothing to wait for.
+                _ if main.action.undo.is_none() => WhyKept::Gone,
                 _ => WhyKept::UndoneFirst,
             };
         }

@@ -115,7 +115,6 @@ pub(crate) struct Tally {
     pub(crate) disowned: u64,
     pub(crate) kills: u64,
     pub(crate) clock_steps: u64,
-    pub(crate) refused_writes: u64,
     pub(crate) given_back: u64,
 }
 
@@ -132,7 +131,6 @@ impl Tally {
         self.disowned += other.disowned;
         self.kills += other.kills;
         self.clock_steps += other.clock_steps;
-        self.refused_writes += other.refused_writes;
         self.given_back += other.given_back;
     }
 }
@@ -190,6 +188,8 @@ impl Checker {
         self.started_at = at;
         self.last_plan = None;
         self.streaks.clear();
+        // A breaker does not outlive its process; the hold after a start stands in for it.
+        self.mass.clear();
     }
 
     pub(crate) fn say(&mut self, invariant: &'static str, cycle: u32, held: Held) {

@@ -48,6 +48,7 @@ fn scale(seed: u64) -> Scale {
         troubled: chance.between(0.3, 0.7),
         begins: (Millis::MINUTE * 20, Millis::HOUR * 6),
         sudden: 0.1,
+        noise: (0.005, 0.04),
         others: 0.1,
         stubborn: 0.05,
         calm_from: START + LASTS,

@@ -67,6 +67,7 @@ fn script(anomaly: Anomaly) -> Script {
             troubled: 0.0,
             begins: (Millis::ZERO, Millis::ZERO),
             sudden: 0.0,
+            noise: (0.0, 0.0),
             others: 0.0,
             stubborn: 0.0,
             calm_from: START + Millis::DAY,

@@ -160,6 +160,7 @@ impl Script {
             troubled: chance.of(&[0.2, 0.4, 0.7]),
             begins: (Millis::ZERO, (end - START) / 2),
             sudden: 0.1,
+            noise: (0.002, 0.02),
             others: chance.of(&[0.0, 0.2, 0.5]),
             stubborn: chance.of(&[0.0, 0.2, 0.6]),
             calm_from: end,

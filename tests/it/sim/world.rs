@@ -220,6 +220,8 @@ pub(crate) struct Scale {
     pub(crate) begins: (Millis, Millis),
     /// The share of episodes without a warning.
     pub(crate) sudden: f64,
+    /// How much the load varies by itself: between these shares of it.
+    pub(crate) noise: (f64, f64),
     /// The share of components on which others act, and which no action helps.
     pub(crate) others: f64,
     pub(crate) stubborn: f64,
@@ -487,7 +489,7 @@ fn thing(chance: &mut Chance, kind: Kind, index: usize, scale: &Scale) -> Thing 
         load: Load {
             seed: u64::from(chance.whole(0, u32::MAX)),
             base,
-            noise: chance.between(0.005, 0.04),
+            noise: chance.between(scale.noise.0, scale.noise.1),
             episodes,
             calm_from: scale.calm_from,
         },
