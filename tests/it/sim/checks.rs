@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use forestall::cycle::Report;
 use forestall::health::{Assessment, Standing};
-use forestall::model::{Millis, Timestamp};
+use forestall::model::{ComponentId, Millis, Timestamp};
 use forestall::plan::{Action, ActionKind, Capacity, Change, Mode, Outcome, Reason, Workload};
 
 use super::script::{Rules, share};
@@ -92,12 +92,12 @@ pub(crate) struct Moment<'a> {
 }
 
 impl Moment<'_> {
-    fn assessment(&self, component: &str) -> Option<&Assessment> {
-        self.assessments.iter().find(|a| a.component.to_string() == component)
+    fn assessment(&self, component: &ComponentId) -> Option<&Assessment> {
+        self.assessments.iter().find(|a| a.component == *component)
     }
 
-    fn workload(&self, component: &str) -> Option<&Workload> {
-        self.capacity.workloads.iter().find(|w| w.component.to_string() == component)
+    fn workload(&self, component: &ComponentId) -> Option<&Workload> {
+        self.capacity.workloads.iter().find(|w| w.component == *component)
     }
 }
 
@@ -434,7 +434,7 @@ fn inv_promises_no_more_than_there_is(moment: &Moment<'_>, actions: &[Action]) -
     let mut promised: BTreeMap<&str, f64> = BTreeMap::new();
     for action in actions.iter().filter(|action| action.undoes.is_none()) {
         let Change::Replicas { from, to } = action.change else { continue };
-        let Some(workload) = moment.workload(&action.target.component.to_string()) else {
+        let Some(workload) = moment.workload(&action.target.component) else {
             return Err(format!("{} scales what is not among what runs", action.id));
         };
         *promised.entry(&workload.pool).or_default() += (f64::from(to) - f64::from(from)) * workload.per_replica["cpu"];
@@ -474,8 +474,8 @@ impl Checker {
     /// No data read as 0, everything scaled to the minimum at peak (keda#3065, kubernetes#104387, #105187): what is unknown,
     /// old or no number never acts.
     fn inv_unknown_never_acts(&self, moment: &Moment<'_>, action: &Action) -> Held {
-        let component = action.target.component.to_string();
-        let assessment = moment.assessment(&component);
+        let component = &action.target.component;
+        let assessment = moment.assessment(component);
         let p = assessment.and_then(|assessment| self.fresh(assessment, moment.now));
         let low = assessment.and_then(|assessment| assessment.probability_low).filter(|low| low.is_finite());
         if p.is_some() && low.is_some() {
@@ -523,8 +523,8 @@ impl Checker {
     fn inv_a_persons_change_wins(&self, moment: &Moment<'_>, undo: &Action) -> Held {
         let Some(deed) = undo.undoes.as_deref().and_then(|id| self.deeds.get(id)) else { return Ok(()) };
         let Change::Replicas { to, .. } = deed.action.change else { return Ok(()) };
-        let key = undo.target.component.to_string();
-        match moment.workload(&key) {
+        let key = &undo.target.component;
+        match moment.workload(key) {
             Some(workload) if workload.replicas == to => Ok(()),
             Some(workload) => Err(format!(
                 "{} gives back {} of {key} though it has {} now",
@@ -540,8 +540,8 @@ impl Checker {
     fn inv_disowns_only_what_others_changed(&self, moment: &Moment<'_>, id: &str) -> Held {
         let Some(deed) = self.deeds.get(id) else { return Err(format!("{id} is disowned and was never ours")) };
         let Change::Replicas { to, .. } = deed.action.change else { return Ok(()) };
-        let key = deed.action.target.component.to_string();
-        match moment.workload(&key) {
+        let key = &deed.action.target.component;
+        match moment.workload(key) {
             Some(workload) if workload.replicas != to => Ok(()),
             Some(_) => Err(format!("{id} is disowned though {key} has the {to} replicas that it set")),
             None => Err(format!("{id} is disowned because {key} is not seen now")),
@@ -618,7 +618,7 @@ impl Checker {
         };
         let component = &deed.action.target.component;
         let Some(rules) = self.rules(&component.kind) else { return Ok(()) };
-        let assessment = moment.assessment(&component.to_string());
+        let assessment = moment.assessment(component);
         let Some(p) = assessment.and_then(|assessment| self.fresh(assessment, moment.now)) else {
             return Err(format!("{} is judged, and nothing is known of {component}", verdict.action_id));
         };
@@ -707,15 +707,14 @@ impl Checker {
     fn inv_never_evicts_equal_or_higher_priority(&self, moment: &Moment<'_>, evict: &Action, all: &[Action]) -> Held {
         let main = all.iter().find(|action| Some(&action.id) == evict.makes_room_for.as_ref());
         let Some(main) = main else { return Err(format!("{} makes room for nothing", evict.id)) };
-        let find = |action: &Action| moment.workload(&action.target.component.to_string());
+        let find = |action: &Action| moment.workload(&action.target.component);
         let (Some(victim), Some(own)) = (find(evict), find(main)) else {
             return Err(format!("{} takes from what is not among what runs", evict.id));
         };
         let limits = self.rules(&main.target.component.kind).and_then(|rules| rules.evict);
         let Some((below, min_impact)) = limits else { return Err(format!("{} takes, and may not", evict.id)) };
-        let loss =
-            |action: &Action| moment.assessment(&action.target.component.to_string()).map_or(0.0, |a| a.expected_loss);
-        let impact = moment.assessment(&main.target.component.to_string()).map_or(0.0, |a| a.impact);
+        let loss = |action: &Action| moment.assessment(&action.target.component).map_or(0.0, |a| a.expected_loss);
+        let impact = moment.assessment(&main.target.component).map_or(0.0, |a| a.impact);
         let lower = victim.priority < own.priority && victim.priority < below;
         let stays = matches!(evict.change, Change::Replicas { from, to } if from == victim.replicas && to < from && to >= victim.replicas_min);
         if lower && stays && impact >= min_impact && !(loss(evict) >= loss(main)) {
@@ -737,7 +736,7 @@ impl Checker {
     fn inv_never_more_than_needed(&self, moment: &Moment<'_>, actions: &[Action]) -> Held {
         for action in actions.iter().filter(|action| action.kind == ActionKind::ScaleOut && action.undoes.is_none()) {
             let Change::Replicas { from, to } = action.change else { continue };
-            let assessment = moment.assessment(&action.target.component.to_string());
+            let assessment = moment.assessment(&action.target.component);
             let values = assessment.map(|a| [a.signals[0].foresight.peak_q90, a.signals[0].foresight.current]);
             let finite = values.into_iter().flatten().flatten().filter(|value| value.is_finite());
             // What a person was offered keeps its size: it counts what was seen then.
@@ -754,7 +753,7 @@ impl Checker {
             let mut taken: Vec<f64> = Vec::new();
             for action in actions.iter().filter(|action| action.undoes.is_none()) {
                 let Change::Replicas { from, to } = action.change else { continue };
-                let Some(workload) = moment.workload(&action.target.component.to_string()) else { continue };
+                let Some(workload) = moment.workload(&action.target.component) else { continue };
                 if workload.pool != *pool || !free.is_finite() {
                     continue;
                 }
