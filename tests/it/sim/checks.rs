@@ -261,7 +261,11 @@ impl Checker {
         for kind in Kind::ALL {
             let of_kind = || moment.assessments.iter().filter(|a| a.component.kind == kind.name());
             let at_risk = of_kind().filter(|a| matches!(a.standing, Standing::AtRisk | Standing::Failing)).count();
-            let last = self.mass.get(kind.name()).copied();
+            // A clock that went back does not keep a breaker open for longer.
+            let last = self.mass.get(kind.name()).map(|last| moment.now.min(*last));
+            if let Some(last) = last {
+                self.mass.insert(kind.name().to_owned(), last);
+            }
             if at_risk > 3 && at_risk as f64 > 0.4 * of_kind().count() as f64 {
                 self.mass.insert(kind.name().to_owned(), moment.now);
                 self.tally.breakers += u64::from(last.is_none());
@@ -405,7 +409,7 @@ impl Checker {
                 cycle,
                 self.inv_latch_after_two_ineffective(moment, action, &rules),
             );
-            self.say("inv_no_flapping", cycle, self.inv_enters_only_what_has_been_at_risk(action, &rules));
+            self.say("inv_no_flapping", cycle, self.inv_enters_only_what_has_been_at_risk(moment, action, &rules));
         }
     }
 
@@ -630,11 +634,12 @@ impl Checker {
     }
 
     /// Flapping (kubernetes#78761): a component is acted on after it has been at risk for as long as its policy says.
-    fn inv_enters_only_what_has_been_at_risk(&self, action: &Action, rules: &Rules) -> Held {
+    fn inv_enters_only_what_has_been_at_risk(&self, moment: &Moment<'_>, action: &Action, rules: &Rules) -> Held {
         let key = action.target.component.to_string();
         let (above, _) = self.streaks.get(&key).copied().unwrap_or_default();
         // What a person was asked goes on while it has not been calm.
-        let now = above > 0 || rules.mode == Mode::Approve;
+        let asked = moment.report.is_some_and(|report| report.input.carry.waiting.contains_key(&key));
+        let now = above > 0 || asked;
         if self.entered.contains(&key) && now {
             return Ok(());
         }

@@ -368,7 +368,6 @@ impl Run {
     /// Who changed the record afterwards? Each row's hash holds (the replay looks at that first), and every intent, attempt
     /// and outcome is there in order.
     fn inv_journal_chain_verifies(&self) -> Result<(), String> {
-        let Some(app) = &self.app else { return Err("the app is not running at the end".to_owned()) };
         let Some(folder) = &self.folder else { return Ok(()) };
         let written = rows_of_actions(folder.path());
         let log = self.site.log.lock();

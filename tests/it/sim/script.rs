@@ -140,7 +140,7 @@ impl Script {
     pub(crate) fn draw(seed: u64) -> Script {
         let mut chance = Chance::new(seed, "script");
         let interval = chance.of(&[Millis::SECOND * 30, Millis::MINUTE, Millis::MINUTE * 2]);
-        let passes = if chance.is(0.1) { chance.whole(60, 120) } else { chance.whole(20, 50) };
+        let passes = if chance.is(0.05) { chance.whole(60, 120) } else { chance.whole(15, 40) };
         let end = START + interval * i64::from(passes);
         let kinds: &[Kind] = match chance.whole(0, 10) {
             0..4 => &[Kind::Deployment],

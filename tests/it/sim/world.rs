@@ -97,14 +97,14 @@ pub(crate) struct Load {
     pub(crate) base: f64,
     pub(crate) noise: f64,
     pub(crate) episodes: Vec<Episode>,
-    /// From here on there is nothing but a low load.
+    /// From here on there is next to nothing to do: what was given is needed by nobody.
     pub(crate) calm_from: Timestamp,
 }
 
 impl Load {
     pub(crate) fn at(&self, at: Timestamp) -> f64 {
         if at >= self.calm_from {
-            return self.base * 0.3;
+            return self.base * 0.02;
         }
         let episodes: f64 = self.episodes.iter().map(|episode| episode.height_at(at)).sum();
         let minute = u64::try_from(at.0.div_euclid(15_000)).unwrap_or(0);
