@@ -108,7 +108,11 @@ impl<'a> Planner<'a> {
         let past = Past::of(&input.ledger);
         let worth =
             assessed.iter().map(|(key, a)| (key.as_str(), (finite(a.expected_loss), finite(a.impact)))).collect();
-        let victims = Victims::of(&input.capacity, &room, &worth, &busy(&past, input.now));
+        let mut spared = busy(&past, input.now);
+        // What nothing is known of may be in trouble itself: it is not the one to take from.
+        let unknown = assessed.iter().filter(|(_, assessment)| assessment.standing == Standing::Unknown);
+        spared.extend(unknown.map(|(key, _)| key.clone()));
+        let victims = Victims::of(&input.capacity, &room, &worth, &spared);
         let mut groups = vec![0; input.policies.len()];
         let mut streaks = BTreeMap::new();
         for candidate in &candidates {

@@ -16,6 +16,8 @@ use super::world::{Effect, Kind};
 const CALM: Millis = Millis(15 * Millis::MINUTE.0);
 /// The opposite of what was done waits so long.
 const OPPOSITE: Millis = Millis(30 * Millis::MINUTE.0);
+/// What was promised may not show in what runs for so long.
+const SHOWS_AFTER: Millis = Millis(15 * Millis::MINUTE.0);
 /// A plan later than so many intervals after the last means that the clock was set or that we stood still.
 const JUMP: i64 = 10;
 
@@ -754,7 +756,7 @@ impl Checker {
         }
         // Where a pool is one node, what is free can be followed from one action to the next.
         for (pool, nodes) in moment.capacity.pools.iter().filter(|(_, nodes)| nodes.len() == 1) {
-            let mut free = nodes[0].allocatable["cpu"] - nodes[0].used["cpu"];
+            let mut free = nodes[0].allocatable["cpu"] - nodes[0].used["cpu"] - self.promised(moment, pool);
             let mut taken: Vec<f64> = Vec::new();
             for action in actions.iter().filter(|action| action.undoes.is_none()) {
                 let Change::Replicas { from, to } = action.change else { continue };
@@ -779,6 +781,18 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    /// Cores of a pool that were promised just now and that what runs does not show yet.
+    fn promised(&self, moment: &Moment<'_>, pool: &str) -> f64 {
+        let missing = |deed: &Deed| {
+            let shows = deed.outcome.is_some() && !(deed.in_force() && moment.now - deed.settled_at < SHOWS_AFTER);
+            let workload = moment.workload(&deed.action.target.component).filter(|workload| workload.pool == *pool)?;
+            let Change::Replicas { to, .. } = deed.action.change else { return None };
+            (deed.is_main() && !shows)
+                .then(|| f64::from(to.saturating_sub(workload.replicas)) * workload.per_replica["cpu"])
+        };
+        self.deeds.values().filter_map(missing).sum()
     }
 
     /// What we did and what nobody needs any more is given back in the end.

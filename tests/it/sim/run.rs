@@ -86,6 +86,8 @@ pub(crate) struct Run {
     mode: Mode,
     /// The disk is full up to this cycle.
     full_until: u32,
+    /// Until then the journal's file takes nothing at all, not only nothing of the executor.
+    refuses: bool,
     down_until: u32,
     looked_at: (usize, usize, usize),
     cycle: u32,
@@ -128,6 +130,7 @@ impl Run {
             app: None,
             mode: Mode::Act,
             full_until: 0,
+            refuses: false,
             down_until: 0,
             looked_at: (0, 0, 0),
             cycle: 0,
@@ -260,12 +263,14 @@ impl Run {
         if self.full_until > 0 && self.cycle >= self.full_until {
             self.full_until = 0;
             *self.site.full.lock() = false;
+            self.refuses = false;
             refuse_writes(folder.path(), false);
         }
         if self.full_until == 0 && self.chance.is(self.script.disk_full) {
             self.full_until = self.cycle + self.chance.whole(1, 5);
             *self.site.full.lock() = true;
-            if self.chance.is(0.5) {
+            self.refuses = self.chance.is(0.5);
+            if self.refuses {
                 refuse_writes(folder.path(), true);
             }
         }
@@ -296,7 +301,7 @@ impl Run {
             rows: &log.rows[rows..],
             calls: &log.calls[calls..],
             effects: &world.effects[effects..],
-            durable: self.full_until == 0 || app.shared().journal_works(),
+            durable: !self.refuses,
             mode: self.mode,
             released,
         };
