@@ -28,6 +28,9 @@ fuzz_target!(|bytes: &[u8]| {
         band: None,
         model: ModelChoice::Level,
         actuation_time: Millis::from_secs(i64::from(head[3])),
+        calendar: Arc::default(),
+        floor: (head[2] & 2 != 0).then_some(0.0),
+        ceiling: (head[2] & 4 != 0).then_some(1.0),
     };
     let interval = settings.interval;
     let limit = Some(Limit { threshold: number(&mut rest), warn: None });

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! snappy frames (each with a checksum) of records: length (4 bytes, little endian) + postcard bytes
-//! Header │ Watch … │ Learned … │ End with the number of records
+//! Header │ Watch … │ Network … │ Outcomes … │ End with the number of records
 //! ```
 //!
 //! It is written and read record by record, so that neither needs twice the memory. What is torn, foreign or of another
@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Cycle;
 use crate::forecast::{Network, Watch};
+use crate::health::UntoldOutcomes;
 use crate::model::{ComponentId, Timestamp};
 
 /// The version of everything that is serialised below; another one is not read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MAGIC: &str = "forestall state";
 /// A record is never longer: a longer one is not ours.
 const RECORD_BYTES_MAX: usize = 64 << 20;
@@ -28,6 +29,7 @@ enum Written<'a> {
     Header { magic: &'a str, version: u32, at: Timestamp },
     Watch { rule: &'a str, signal: &'a str, component: &'a ComponentId, watch: &'a Watch },
     Network { rule: &'a str, signal: &'a str, network: &'a Network },
+    Outcomes(&'a UntoldOutcomes),
     End { records: u64 },
 }
 
@@ -36,6 +38,7 @@ enum Record {
     Header { magic: String, version: u32, at: Timestamp },
     Watch { rule: String, signal: String, component: ComponentId, watch: Box<Watch> },
     Network { rule: String, signal: String, network: Box<Network> },
+    Outcomes(Box<UntoldOutcomes>),
     End { records: u64 },
 }
 
@@ -85,12 +88,17 @@ impl Cycle {
             write(&Written::Network { rule, signal, network })?;
             networks += 1;
         }
-        write(&Written::End { records: 1 + watches + networks })?;
+        let mut rules = 0;
+        for untold in self.outcomes.untold_by_rule() {
+            write(&Written::Outcomes(&untold))?;
+            rules += 1;
+        }
+        write(&Written::End { records: 1 + watches + networks + rules })?;
         packed.into_inner().map_err(|error| io::Error::other(error.to_string()))?.flush()?;
         Ok(watches)
     }
 
-    /// Takes what an earlier process had learned. Watches whose rule or settings have changed since are left out later, when
+    /// Takes what an earlier process had learned, after the summaries of its outcomes ([`Cycle::recover`]). Watches whose rule or settings have changed since are left out later, when
     /// their component is first seen.
     ///
     /// # Errors
@@ -106,12 +114,15 @@ impl Cycle {
         if version != VERSION {
             return Err(StateError::Version { found: version });
         }
-        let (mut watches, mut networks) = (Vec::new(), Vec::new());
+        let (mut watches, mut networks, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             match read_record(&mut packed)? {
                 Record::Watch { rule, signal, component, watch } => watches.push(((rule, signal), component, watch)),
                 Record::Network { rule, signal, network } => networks.push(((rule, signal), network)),
-                Record::End { records } if records == 1 + (watches.len() + networks.len()) as u64 => break,
+                Record::Outcomes(untold) => outcomes.push(untold),
+                Record::End { records } if records == 1 + (watches.len() + networks.len() + outcomes.len()) as u64 => {
+                    break;
+                }
                 Record::End { .. } => return Err(StateError::Damaged("records are missing".to_owned())),
                 Record::Header { .. } => return Err(StateError::Damaged("it begins twice".to_owned())),
             }
@@ -121,6 +132,9 @@ impl Cycle {
         }
         for (key, network) in networks {
             self.watches.restore_network(key, *network);
+        }
+        for untold in outcomes {
+            self.outcomes.resume(*untold, at);
         }
         Ok(at)
     }

@@ -364,7 +364,7 @@ pub(crate) fn median(values: &mut [f64]) -> f64 {
     }
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
+    if values.len() % 2 == 1 { values[middle] } else { 0.5 * values[middle - 1] + 0.5 * values[middle] }
 }
 
 /// The median of the slopes between all pairs (Theil 1950, Sen 1968); pairs of equal times are left out.

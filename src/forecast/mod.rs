@@ -32,7 +32,7 @@ use crate::model::{Millis, Timestamp};
 pub use bank::BankSize;
 pub use calendar::{Calendar, EVENTS_MAX, Effect, Event, OCCURRENCES_MAX, Occurrence};
 pub use calibration::{Belief, Calibration, Evidence};
-pub(crate) use cycles::theil_sen;
+pub(crate) use cycles::{median, theil_sen};
 pub use lstm::{Lesson, Network};
 pub use meter::BankMeter;
 pub use models::expected_path;

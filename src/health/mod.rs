@@ -19,7 +19,7 @@ use crate::query::Query;
 pub use alarm::{Alarm, AlarmChange, AlarmPolicy};
 pub use assess::{AT_RISK_FROM, HealthTrack, RAPID_DECLINE_PER_HOUR, Subject, WATCH_ABOVE, assess, rank};
 pub use impact::impacts;
-pub use outcomes::{Calibrations, Outcomes, Said, SignalSaid, Told};
+pub use outcomes::{Calibrations, Outcomes, Said, SignalSaid, Told, UntoldOutcomes};
 pub use peers::{Peer, PeerDistance, PeerSettings, PeerTrack, SIBLINGS_MIN, compare as compare_peers};
 pub use score::{Bin, Episode, Failure, Moment, RELIABILITY_BINS, Reliability, Score, Terms, Verdict};
 pub use tally::{Claims, DaySummary, Resolution, Tally};

@@ -10,6 +10,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use super::tally::{DaySummary, Tally, WARNING_AT};
 use crate::forecast::{Calibration, Evidence};
 use crate::model::{ComponentId, Millis, Timestamp};
@@ -21,8 +23,10 @@ const DAYS_KEPT: i64 = 30;
 /// An alert that nobody has spoken of for so long is over: its end was lost. Longer than Alertmanager's usual four hours
 /// between repetitions.
 const ALERT_HELD: Millis = Millis(12 * Millis::HOUR.0);
+/// Over a restart, predictions stay open while it was shorter than this part of their horizon.
+const BLIND_PART: i64 = 4;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Prediction {
     at: Timestamp,
     probability: f64,
@@ -30,14 +34,14 @@ struct Prediction {
 }
 
 /// What the channels saw of one signal when a prediction was taken.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Seen {
     at: Timestamp,
     evidence: Evidence,
     acted: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct PendingSignal {
     signal: String,
     seen: VecDeque<Seen>,
@@ -45,7 +49,7 @@ struct PendingSignal {
 }
 
 /// A failure that an alert tells of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Alerted {
     start: Timestamp,
     end: Option<Timestamp>,
@@ -54,8 +58,8 @@ struct Alerted {
     fresh: bool,
 }
 
-#[derive(Debug, Default)]
-struct Pending {
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Pending {
     predictions: VecDeque<Prediction>,
     signals: Vec<PendingSignal>,
     alert: Option<Alerted>,
@@ -63,6 +67,8 @@ struct Pending {
     failing: bool,
     failed_to: Option<Timestamp>,
     warned_since: Option<Timestamp>,
+    /// Until when an earlier process saw it, where this one has not seen it yet.
+    resumed_from: Option<Timestamp>,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +76,8 @@ struct RuleOutcomes {
     kind: String,
     pending: BTreeMap<ComponentId, Pending>,
     sums: Sums,
+    /// How many summaries have been told, by earlier processes too.
+    summaries: u64,
     calibration: Calibration,
     lead_seconds: Vec<f64>,
 }
@@ -128,6 +136,17 @@ pub struct Outcomes {
     rules: BTreeMap<String, RuleOutcomes>,
 }
 
+/// What of a rule's outcomes no summary holds: open predictions, and what was resolved and learned since the last one.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct UntoldOutcomes {
+    rule: String,
+    kind: String,
+    pending: BTreeMap<ComponentId, Pending>,
+    untold: BTreeMap<i64, Tally>,
+    summaries: u64,
+    calibration: Calibration,
+}
+
 /// What evidence means under each rule.
 #[derive(Debug, Default)]
 pub struct Calibrations {
@@ -180,6 +199,7 @@ impl Outcomes {
         if said.acted {
             pending.mark_acted();
         }
+        pending.resume(horizon, now);
         let alerted = pending.alert_begins(now);
         let begins = alerted.or((said.breached && !pending.failing).then_some(now));
         pending.resolve(begins, horizon, now, sums);
@@ -221,6 +241,14 @@ impl Outcomes {
 }
 
 impl Pending {
+    /// After a long time of which nobody knows anything, what was predicted before it is dropped.
+    fn resume(&mut self, horizon: Millis, now: Timestamp) {
+        let from = self.resumed_from.take();
+        if from.is_some_and(|from| now - from > horizon / BLIND_PART) {
+            *self = Pending { alert: self.alert, ..Pending::default() };
+        }
+    }
+
     /// What an action may have changed is no longer evidence about what was predicted.
     fn mark_acted(&mut self) {
         self.predictions.iter_mut().for_each(|prediction| prediction.acted = true);
@@ -386,12 +414,12 @@ impl Outcomes {
         for summary in summaries {
             if let Some(outcomes) = self.rules.get_mut(&summary.rule) {
                 outcomes.sums.untold.remove(&summary.day);
+                outcomes.summaries += 1;
             }
         }
     }
 
-    /// Takes over the summaries that were kept before a restart, the oldest first. What was pending then is lost: at most
-    /// one horizon of predictions.
+    /// Takes over the summaries that were kept before a restart, the oldest first.
     pub fn recover(&mut self, summaries: Vec<DaySummary>) {
         for DaySummary { rule, kind, day, tally, calibration } in summaries {
             let outcomes = self.rules.entry(rule).or_default();
@@ -399,6 +427,37 @@ impl Outcomes {
             outcomes.sums.days.entry(day).or_default().merge(&tally);
             outcomes.sums.total.merge(&tally);
             outcomes.calibration = calibration;
+            outcomes.summaries += 1;
+        }
+    }
+
+    /// What the summaries that were told do not hold, by rule: for the file of what was learned.
+    pub fn untold_by_rule(&self) -> impl Iterator<Item = UntoldOutcomes> {
+        self.rules.iter().map(|(rule, outcomes)| UntoldOutcomes {
+            rule: rule.clone(),
+            kind: outcomes.kind.clone(),
+            pending: outcomes.pending.clone(),
+            untold: outcomes.sums.untold.clone(),
+            summaries: outcomes.summaries,
+            calibration: outcomes.calibration.clone(),
+        })
+    }
+
+    /// Goes on with what an earlier process had not told up to `at`, once its summaries are recovered. Sums that a later
+    /// summary holds already are not counted again.
+    pub fn resume(&mut self, untold: UntoldOutcomes, at: Timestamp) {
+        let outcomes = self.rules.entry(untold.rule).or_default();
+        outcomes.kind = untold.kind;
+        outcomes.pending = untold.pending;
+        outcomes.pending.values_mut().for_each(|pending| pending.resumed_from = Some(at));
+        if outcomes.summaries != untold.summaries {
+            return;
+        }
+        outcomes.calibration = untold.calibration;
+        for (day, tally) in untold.untold {
+            outcomes.sums.days.entry(day).or_default().merge(&tally);
+            outcomes.sums.untold.entry(day).or_default().merge(&tally);
+            outcomes.sums.total.merge(&tally);
         }
     }
 
@@ -524,6 +583,39 @@ mod tests {
         assert!(in_vain.calibrations().of("r", "node").muted().contains(&ChannelName::Drift));
         // A rule that has said nothing believes what its kind has learned.
         assert!(in_vain.calibrations().of("other", "node").believe(&seen).probability < 0.6);
+    }
+
+    /// A process that takes over from one that was killed after `before`, so many minutes later, and plays `after`.
+    fn taken_over(before: &str, minutes_later: usize, after: &str) -> [u64; 6] {
+        let killed = play(before);
+        let end = minute(before.split_whitespace().count() - 1);
+        let bytes = postcard::to_allocvec(&killed.untold_by_rule().collect::<Vec<_>>()).expect("plain data");
+        let mut outcomes = Outcomes::default();
+        for untold in postcard::from_bytes::<Vec<UntoldOutcomes>>(&bytes).expect("as written") {
+            outcomes.resume(untold, end);
+        }
+        for (word, at) in after.split_whitespace().zip(before.split_whitespace().count() + minutes_later..) {
+            let said = Said { probability: word.parse().ok(), breached: word == "!", ..Said::default() };
+            outcomes.take(("r", "node", HORIZON), &component(), &said, minute(at));
+        }
+        Resolution::ALL.map(|resolution| outcomes.total("r").count(resolution))
+    }
+
+    #[test]
+    fn what_was_open_when_a_process_was_killed_is_resolved_by_the_next() {
+        assert_eq!(taken_over("0.9 ! u 0.9 0.1", 2, "0.9 !"), [3, 0, 1, 0, 0, 0]);
+        // Nobody knows what came of it while nobody looked.
+        assert_eq!(taken_over("0.9 ! u 0.9 0.1", 10, "0.9 !"), [2, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_a_later_summary_holds_is_not_counted_again() {
+        let killed = play("0.9 0.9 !");
+        let mut outcomes = Outcomes::default();
+        let kept: Vec<UntoldOutcomes> = killed.untold_by_rule().collect();
+        outcomes.recover(killed.untold(Told::All, minute(3)));
+        kept.into_iter().for_each(|untold| outcomes.resume(untold, minute(3)));
+        assert_eq!(Resolution::ALL.map(|resolution| outcomes.total("r").count(resolution)), [2, 0, 0, 0, 0, 0]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::forecast::theil_sen;
+use crate::forecast::{median, theil_sen};
 use crate::model::{ComponentId, Millis, Timestamp};
 
 /// Values are compared within ± this, so that no difference of them overflows.
@@ -116,10 +116,10 @@ impl Norm {
         if values.len() <= SIBLINGS_MIN {
             return None;
         }
-        let median = median(&mut values);
-        let mut distances: Vec<f64> = values.iter().map(|value| (value - median).abs()).collect();
+        let middle = median(&mut values);
+        let mut distances: Vec<f64> = values.iter().map(|value| (value - middle).abs()).collect();
         let widened = 1.0 + widening / distances.len() as f64;
-        Some(Norm { median, deviation: widened * NORMAL * self::median(&mut distances) })
+        Some(Norm { median: middle, deviation: widened * NORMAL * median(&mut distances) })
     }
 
     /// Deviations from the median. A distance of `min_abs` counts as `settings.deviation` of them at most, so that one number
@@ -133,13 +133,6 @@ impl Norm {
         // All others equal and no floor: any difference is as far as it gets.
         (difference / unit).clamp(-DEVIATIONS_MAX, DEVIATIONS_MAX)
     }
-}
-
-/// The mean of the two middle ones where their number is even. There is one at least.
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { 0.5 * values[middle - 1] + 0.5 * values[middle] }
 }
 
 /// The newest values of one signal of one component: what its siblings are compared with.
