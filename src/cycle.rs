@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Settings;
 use crate::health::{
-    self, Assessment, DaySummary, HealthTrack, Outcomes, PredictRule, Rule, SignalAssessment, Standing, Subject, Told,
+    self, Assessment, DaySummary, HealthTrack, Outcomes, PredictRule, Rule, SignalAssessment, Subject, Told,
 };
 use crate::model::{ComponentId, Labels, METRIC_NAME, Sample, Timestamp};
 use crate::plan::{self, Capacity, Carry, Gates, Ledger, Plan, PlanInput};
@@ -205,13 +205,12 @@ fn subject(settings: &Settings, component: &ComponentId, rules: &[&PredictRule],
 }
 
 /// The assessment without the fans of its forecasts, at which no plan looks: a decision's record stays small. JSON knows no
-/// NaN, and a record must be read again: where the loss is no number, nothing is known.
+/// NaN, and a record must be read again: where the loss is no number, nothing may be said.
 fn for_a_plan(assessment: &Assessment) -> Assessment {
     let mut assessment = assessment.clone();
     assessment.signals.iter_mut().for_each(|signal| signal.foresight.path = None);
     if !assessment.expected_loss.is_finite() {
         assessment.expected_loss = 0.0;
-        assessment.standing = Standing::Unknown;
         (assessment.health, assessment.probability, assessment.probability_low) = (None, None, None);
     }
     assessment

@@ -110,8 +110,10 @@ impl<'a> Planner<'a> {
             assessed.iter().map(|(key, a)| (key.as_str(), (finite(a.expected_loss), finite(a.impact)))).collect();
         let mut spared = busy(&past, input.now);
         // What nothing is known of may be in trouble itself: it is not the one to take from.
-        let unknown = assessed.iter().filter(|(_, assessment)| assessment.standing == Standing::Unknown);
-        spared.extend(unknown.map(|(key, _)| key.clone()));
+        let unknown = |a: &Assessment| {
+            a.standing != Standing::Learning && gates::fresh_probability(a, &input.gates, input.now).is_none()
+        };
+        spared.extend(assessed.iter().filter(|(_, assessment)| unknown(assessment)).map(|(key, _)| key.clone()));
         let victims = Victims::of(&input.capacity, &room, &worth, &spared);
         let mut groups = vec![0; input.policies.len()];
         let mut streaks = BTreeMap::new();

@@ -297,6 +297,7 @@ impl Checker {
     /// The probability, where something may be said.
     fn fresh(&self, assessment: &Assessment, now: Timestamp) -> Option<f64> {
         let known = !matches!(assessment.standing, Standing::Unknown | Standing::Learning);
+        let known = known && assessment.expected_loss.is_finite();
         let old = now - assessment.at > self.interval * 2;
         assessment.probability.filter(|p| known && !old && p.is_finite())
     }
