@@ -297,6 +297,7 @@ impl App {
             interval: self.pass_interval(),
             released: std::mem::take(&mut self.shared.released.lock()),
             approved: self.shared.approved.lock().clone(),
+            declined: Default::default(),
         }
     }
 

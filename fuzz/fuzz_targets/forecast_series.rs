@@ -35,6 +35,7 @@ fuzz_target!(|bytes: &[u8]| {
         horizon: step * i64::from(head[1]),
         seasons: if head[2] == 0 { Vec::new() } else { vec![step * i64::from(head[2])] },
         model: MODELS[usize::from(head[3]) % MODELS.len()],
+        network: None,
         levels: vec![0.025, 0.5, 0.975],
         floor: (head[3] & 16 != 0).then_some(0.0),
         ceiling: (head[3] & 32 != 0).then_some(1.0),

@@ -256,28 +256,18 @@ fn policy() -> plan::Policy {
         mode: plan::Mode::Act,
         enter_above: 0.5,
         enter_cycles: 1,
-        exit_below: 0.2,
         exit_cycles: 1,
         cost_miss: 10.0,
-        cost_action: 1.0,
-        efficacy: 0.8,
         ladder: vec![plan::Rung {
-            action: ActionKind::ScaleOut,
-            actuator: "hook".to_owned(),
-            step: None,
             replicas_max: Some(10),
-            resources: Vec::new(),
             factor_max: 3.0,
             actuation_time: Millis::SECOND,
+            ..plan::Rung::new(ActionKind::ScaleOut, "hook")
         }],
-        constraints: plan::Constraints::default(),
-        evict: None,
-        budget: plan::Budget { per: Millis::HOUR, actions_max: 4, share_max: 0.1 },
         cooldown: Millis::MINUTE,
         expires_after: Millis::HOUR,
         verify: None,
-        windows: Vec::new(),
-        holdout: 0.0,
+        ..plan::Policy::default()
     }
 }
 

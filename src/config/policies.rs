@@ -1,6 +1,6 @@
 //! Policy files: what may be done for whom, and where capacity comes from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::Millis;
 use crate::plan::{ActionKind, Budget, Constraints, EvictPolicy, Mode, Policy, Rung, Selector, Verify};
@@ -63,7 +63,7 @@ fn read_policy(
     node: &Node,
     names: &mut BTreeMap<String, Place>,
 ) -> Option<Policy> {
-    const KNOWN: [&str; 15] = [
+    const KNOWN: [&str; 17] = [
         "name",
         "match",
         "mode",
@@ -79,6 +79,8 @@ fn read_policy(
         "verify",
         "windows",
         "holdout",
+        "approve_within",
+        "explore",
     ];
     let fields = report.fields(node, "a policy", &KNOWN)?;
     let name = report.required(fields, "a policy", "name").and_then(|n| {
@@ -93,9 +95,12 @@ fn read_policy(
     let ladder = report.required(fields, "a policy", "ladder").map(|n| read_ladder(report, main, n));
     let constraints = fields.get("constraints").map(|n| read_constraints(report, n)).unwrap_or_default();
     let evict = fields.get("evict").and_then(|n| read_evict(report, n));
-    let budget = read_budget(report, fields.get("budget"));
-    let cooldown = duration_or(report, fields, "cooldown", Millis::MINUTE * 15);
-    let expires_after = duration_or(report, fields, "expires_after", Millis::HOUR * 2);
+    let budgets = read_budgets(report, fields.get("budget"), ladder.as_deref());
+    let default = Policy::default();
+    let cooldown = duration_or(report, fields, "cooldown", default.cooldown);
+    let expires_after = duration_or(report, fields, "expires_after", default.expires_after);
+    let approve_within = read_approve_within(report, fields, expires_after);
+    let explore = fields.get("explore").and_then(|n| report.truth(n)).unwrap_or(false);
     let verify = read_verify(report, fields.get("verify"));
     let windows = fields.get("windows").map(|n| read_windows(report, n)).unwrap_or_default();
     let holdout = fields.get("holdout").map_or(0.0, |n| read_holdout(report, n));
@@ -113,13 +118,28 @@ fn read_policy(
         ladder: ladder?,
         constraints,
         evict,
-        budget,
+        budgets,
         cooldown,
         expires_after,
         verify: Some(verify),
         windows,
         holdout,
+        approve_within,
+        explore,
     })
+}
+
+/// For how long an action waits for a person: what is given back after some time is no use to approve later than that.
+fn read_approve_within(report: &mut Report, fields: Fields<'_>, expires_after: Millis) -> Option<Millis> {
+    let node = fields.get("approve_within")?;
+    let within = report.duration(node, Millis::SECOND)?;
+    if within > expires_after {
+        let message = format!("`approve_within` {within} is longer than the action would stand");
+        let help = format!("at most {expires_after}, which is `expires_after`");
+        report.error(node.at, "policy/approve-after-expiry", message, help);
+        return None;
+    }
+    Some(within)
 }
 
 /// The share of episodes that is never acted on. Half and more would be no policy any more.
@@ -208,7 +228,8 @@ struct Thresholds {
 }
 
 fn read_thresholds(report: &mut Report, fields: Fields<'_>) -> Thresholds {
-    let mut read = Thresholds { enter_above: 0.6, enter_cycles: 3, exit_below: 0.2, exit_cycles: 10 };
+    let Policy { enter_above, enter_cycles, exit_below, exit_cycles, .. } = Policy::default();
+    let mut read = Thresholds { enter_above, enter_cycles, exit_below, exit_cycles };
     let mut exit_at = None;
     if let Some(enter) = fields.get("enter").and_then(|n| report.fields(n, "`enter`", &["probability_above", "for"])) {
         exit_at = enter.get("probability_above").map(|n| n.at);
@@ -256,7 +277,8 @@ struct Cost {
 }
 
 fn read_cost(report: &mut Report, fields: Fields<'_>) -> Cost {
-    let mut cost = Cost { miss: 20.0, action: 1.0, efficacy: 0.8 };
+    let Policy { cost_miss, cost_action, efficacy, .. } = Policy::default();
+    let mut cost = Cost { miss: cost_miss, action: cost_action, efficacy };
     let Some(node) = fields.get("cost") else { return cost };
     let Some(fields) = report.fields(node, "`cost`", &["miss", "action", "efficacy"]) else { return cost };
     if let Some(miss) = fields.get("miss").and_then(|n| report.number_within(n, 0.0, f64::INFINITY)) {
@@ -285,8 +307,8 @@ fn read_ladder(report: &mut Report, main: &MainFile, node: &Node) -> Vec<Rung> {
 }
 
 fn read_rung(report: &mut Report, main: &MainFile, node: &Node) -> Option<Rung> {
-    const KNOWN: [&str; 7] =
-        ["action", "actuator", "size", "max_replicas", "resources", "factor_max", "actuation_time"];
+    const KNOWN: [&str; 8] =
+        ["action", "actuator", "size", "max_replicas", "resources", "factor_max", "actuation_time", "timeout"];
     let fields = report.fields(node, "a rung", &KNOWN)?;
     let action = report.required(fields, "a rung", "action").and_then(|n| read_action(report, n));
     let actuator = report.required(fields, "a rung", "actuator").and_then(|n| read_actuator(report, main, n));
@@ -299,11 +321,25 @@ fn read_rung(report: &mut Report, main: &MainFile, node: &Node) -> Option<Rung> 
     let resources = fields.get("resources").map(|n| report.texts(n, "a resource")).unwrap_or_default();
     let factor_max = fields.get("factor_max").and_then(|n| report.number_within(n, 1.0, 100.0)).unwrap_or(2.0);
     let actuation_time = duration_or(report, fields, "actuation_time", Millis::MINUTE * 2);
+    let timeout = fields.get("timeout").and_then(|n| read_timeout(report, n, actuation_time));
     if action == Some(ActionKind::ScaleUp) && resources.is_empty() {
         let at = fields.key_at("resources").unwrap_or(fields.at);
         report.error(at, "config/missing-field", "`scale_up` needs `resources`", "add `resources: [cpu, memory]`");
     }
-    Some(Rung { action: action?, actuator: actuator?, step, replicas_max, resources, factor_max, actuation_time })
+    let (action, actuator) = (action?, actuator?);
+    Some(Rung { action, actuator, step, replicas_max, resources, factor_max, actuation_time, timeout })
+}
+
+/// When a rung must have had its effect: not before it can have been carried out.
+fn read_timeout(report: &mut Report, node: &Node, actuation_time: Millis) -> Option<Millis> {
+    let timeout = report.duration(node, Millis::SECOND)?;
+    if timeout <= actuation_time {
+        let message = format!("the time-out {timeout} is over before the action can have had an effect");
+        let help = format!("more than {actuation_time}, which is the rung's `actuation_time`");
+        report.error(node.at, "policy/timeout-too-short", message, help);
+        return None;
+    }
+    Some(timeout)
 }
 
 fn read_action(report: &mut Report, node: &Node) -> Option<ActionKind> {
@@ -332,7 +368,7 @@ fn read_actuator(report: &mut Report, main: &MainFile, node: &Node) -> Option<St
 
 fn read_constraints(report: &mut Report, node: &Node) -> Constraints {
     let mut constraints = Constraints::default();
-    const KNOWN: [&str; 3] = ["max_per_node", "node_preference", "min_available"];
+    const KNOWN: [&str; 4] = ["max_per_node", "node_selector", "node_preference", "min_available"];
     let Some(fields) = report.fields(node, "`constraints`", &KNOWN) else { return constraints };
     if let Some(shares) = fields.get("max_per_node").and_then(|n| report.mapping(n, "`max_per_node`")) {
         for (key, value) in shares.entries() {
@@ -345,10 +381,11 @@ fn read_constraints(report: &mut Report, node: &Node) -> Constraints {
         .get("node_preference")
         .and_then(|n| report.fields(n, "`node_preference`", &["selector", "avoid_at_risk"]))
     {
-        constraints.avoid_at_risk = preference.get("avoid_at_risk").and_then(|n| report.truth(n)).unwrap_or(false);
-        constraints.node_selector =
+        constraints.avoid_at_risk = preference.get("avoid_at_risk").and_then(|n| report.truth(n)).unwrap_or(true);
+        constraints.node_preferred =
             preference.get("selector").map(|n| read_node_selector(report, n)).unwrap_or_default();
     }
+    constraints.node_selector = fields.get("node_selector").map(|n| read_node_selector(report, n)).unwrap_or_default();
     constraints.min_available = fields.get("min_available").and_then(|n| report.ratio(n)).unwrap_or(0.0);
     constraints
 }
@@ -382,22 +419,68 @@ fn read_evict(report: &mut Report, node: &Node) -> Option<EvictPolicy> {
     Some(EvictPolicy { below_priority: below_priority?, min_impact: min_impact? })
 }
 
-fn read_budget(report: &mut Report, node: Option<&Node>) -> Budget {
-    let mut budget = Budget { per: Millis::HOUR, actions_max: 4, share_max: 0.1 };
-    let Some(node) = node else { return budget };
-    let Some(fields) = report.fields(node, "`budget`", &["per", "max_actions", "max_share"]) else { return budget };
+/// One budget or a list of them.
+fn read_budgets(report: &mut Report, node: Option<&Node>, ladder: Option<&[Rung]>) -> Vec<Budget> {
+    let Some(node) = node else { return vec![Budget::default()] };
+    let Kind::List(items) = &node.kind else { return read_budget(report, node, ladder).into_iter().collect() };
+    if items.is_empty() {
+        let help = "leave `budget` out for 4 actions or 10% in an hour, or name one";
+        report.error(
+            node.at,
+            "config/missing-field",
+            "the list of budgets is empty: nothing would bound the policy",
+            help,
+        );
+    }
+    items.iter().filter_map(|item| read_budget(report, item, ladder)).collect()
+}
+
+/// A budget. Where only one of count and share is given the other adds nothing, but one action is always allowed to a share.
+fn read_budget(report: &mut Report, node: &Node, ladder: Option<&[Rung]>) -> Option<Budget> {
+    let fields = report.fields(node, "a budget", &["per", "max_actions", "max_share", "actions"])?;
+    let mut budget = Budget::default();
     budget.per = duration_or(report, fields, "per", budget.per);
-    if let Some(actions) = fields.get("max_actions").and_then(|n| report.count(n, 0, 100_000)) {
+    let (count, share) = (fields.get("max_actions"), fields.get("max_share"));
+    match (&count, &share) {
+        (Some(_), None) => budget.share_max = 0.0,
+        (None, Some(_)) => budget.actions_max = 1,
+        _ => {}
+    }
+    if let Some(actions) = count.and_then(|n| report.count(n, 0, 100_000)) {
         budget.actions_max = actions;
     }
-    if let Some(share) = fields.get("max_share").and_then(|n| report.ratio(n)) {
+    if let Some(share) = share.and_then(|n| report.ratio(n)) {
         budget.share_max = share;
     }
-    budget
+    if let Some(list) = fields.get("actions") {
+        budget.actions = read_budget_actions(report, list, ladder);
+    }
+    Some(budget)
+}
+
+/// What counts in a budget: actions of the ladder, and `evict`. One for something else would bound nothing.
+fn read_budget_actions(report: &mut Report, list: &Node, ladder: Option<&[Rung]>) -> BTreeSet<ActionKind> {
+    let mut counted = BTreeSet::new();
+    let words: Vec<(&str, ActionKind)> = ACTIONS.into_iter().chain([("evict", ActionKind::Evict)]).collect();
+    let items = report.list(list, "actions");
+    if items.is_empty() {
+        report.error(list.at, "config/wrong-type", "the list is empty", "name actions, or leave `actions` out for all");
+    }
+    for item in items {
+        let Some(kind) = report.word(item, "an action", &words, &[]) else { continue };
+        let is_on_ladder = |rungs: &[Rung]| rungs.iter().any(|rung| rung.action == kind);
+        if kind != ActionKind::Evict && !ladder.is_none_or(is_on_ladder) {
+            let message = "the ladder has no such rung, so this budget bounds nothing";
+            let help = "name actions of the ladder, or `evict`";
+            report.warning(item.at, "policy/budget-for-nothing", message, help);
+        }
+        counted.insert(kind);
+    }
+    counted
 }
 
 fn read_verify(report: &mut Report, node: Option<&Node>) -> Verify {
-    let mut verify = Verify { after: Millis::MINUTE * 5, probability_drop: 0.3, escalate: true };
+    let mut verify = Verify::default();
     let Some(node) = node else { return verify };
     let Some(fields) = report.fields(node, "`verify`", &["after", "expect", "else"]) else { return verify };
     verify.after = duration_or(report, fields, "after", verify.after);

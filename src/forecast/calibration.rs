@@ -175,8 +175,9 @@ impl Evidence {
         (0..CHANNELS.len()).any(|index| CHANNELS[index] == channel && scores[index] >= CLAIMS_FROM[index])
     }
 
+    /// How high the record is that is claimed; beyond 1 where it was beyond the threshold.
     pub(super) fn record(&self) -> f64 {
-        f64::from(self.record).clamp(0.0, 1.0)
+        f64::from(self.record).clamp(0.0, f64::from(f32::MAX))
     }
 
     /// Each channel's higher score of both.

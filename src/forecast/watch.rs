@@ -684,13 +684,17 @@ impl Watch {
     }
 
     fn record_channel(&self, view: &View) -> Channel {
-        let score = view.evidence.record();
-        let because = if score > 0.0 {
-            format!("{} is higher than anything in the last two weeks", number(self.orientation.restore(score)))
+        let height = view.evidence.record();
+        let because = if height > 0.0 {
+            let beyond = if height >= 1.0 { "was beyond the threshold for a moment, and " } else { "" };
+            format!(
+                "{} {beyond}is higher than anything in the last two weeks",
+                number(self.orientation.restore(height))
+            )
         } else {
             "silent: no record within reach of the threshold".to_owned()
         };
-        Channel { name: ChannelName::Record, score, because }
+        Channel { name: ChannelName::Record, score: height.min(1.0), because }
     }
 
     fn paths_channel(&self, fan: &Fan) -> Channel {

@@ -26,6 +26,23 @@ pub struct AlarmPolicy {
     pub hold: Millis,
 }
 
+/// How well breaches were announced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Announced {
+    /// Resolved predictions after which a breach began within the horizon.
+    pub predictions: u64,
+    /// How many of them warned.
+    pub warned: u64,
+}
+
+impl Announced {
+    /// Of both together.
+    #[must_use]
+    pub fn and(self, other: Announced) -> Announced {
+        Announced { predictions: self.predictions + other.predictions, warned: self.warned + other.warned }
+    }
+}
+
 /// What the newest probability did to an alarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AlarmChange {
@@ -82,12 +99,13 @@ impl AlarmPolicy {
         }
     }
 
-    /// The same, with record highs where what a rule's predictions became shows that nothing else announces its breaches:
-    /// `recall` is the share of `predictions` before a breach that warned. How often records come true the rule's calibration
-    /// knows: below the threshold for them they stay silent.
+    /// The same, with record highs where what predictions became shows that nothing else announces a rule's breaches. How
+    /// often records come true the rule's calibration knows: below the threshold for them they stay silent. A rule that has
+    /// seen few breaches takes over what all rules of its kind have seen, as its calibration does.
     #[must_use]
-    pub fn taught(self, recall: Option<f64>, predictions: u64) -> AlarmPolicy {
-        let blind = predictions >= BLIND_FROM && recall.is_some_and(|recall| recall < BLIND_BELOW);
+    pub fn taught(self, rule: Announced, kind: Announced) -> AlarmPolicy {
+        let Announced { warned, predictions } = if rule.predictions >= BLIND_FROM { rule } else { kind };
+        let blind = predictions >= BLIND_FROM && (warned as f64) < BLIND_BELOW * predictions as f64;
         AlarmPolicy { record: blind.then_some(RECORD), ..self }
     }
 
@@ -198,6 +216,34 @@ mod tests {
         let at = |change: AlarmChange| said.iter().position(|one| *one == change);
         assert_eq!(at(AlarmChange::Ends), Some(35));
         assert_eq!(said.iter().rposition(|one| *one == AlarmChange::Starts), Some(50));
+    }
+
+    /// Warned and all predictions before breaches: whether a rule, and one without any under such a kind, is blind.
+    fn check_blind(warned: u64, predictions: u64, blind: bool) {
+        let policy = AlarmPolicy::new(Millis::DAY, Millis::MINUTE);
+        let (known, sure) = (Announced { predictions, warned }, Announced { predictions: 720, warned: 720 });
+        assert_eq!(policy.taught(known, sure).record.is_some(), blind, "{known:?}");
+        assert_eq!(policy.taught(Announced::default(), known).record.is_some(), blind, "a kind of {known:?}");
+    }
+
+    #[test]
+    fn a_rule_is_blind_where_few_of_enough_predictions_before_breaches_warned() {
+        check_blind(0, 71, false);
+        check_blind(0, 72, true);
+        check_blind(17, 72, true);
+        check_blind(18, 72, false);
+    }
+
+    #[test]
+    fn a_rule_that_has_seen_enough_itself_does_not_ask_its_kind() {
+        let policy = AlarmPolicy::new(Millis::DAY, Millis::MINUTE);
+        let (sure, blind) = (Announced { predictions: 72, warned: 72 }, Announced { predictions: 720, warned: 0 });
+        assert_eq!(policy.taught(sure, blind), policy);
+        assert_eq!(
+            policy.taught(Announced::default(), blind).taught(sure, blind),
+            policy,
+            "what is learned later counts"
+        );
     }
 
     #[test]

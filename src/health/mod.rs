@@ -16,7 +16,7 @@ use crate::forecast::{Eta, Foresight, ModelChoice, Side};
 use crate::model::{ComponentId, Labels, Millis, Timestamp};
 use crate::query::Query;
 
-pub use alarm::{Alarm, AlarmChange, AlarmPolicy};
+pub use alarm::{Alarm, AlarmChange, AlarmPolicy, Announced};
 pub use assess::{AT_RISK_FROM, HealthTrack, RAPID_DECLINE_PER_HOUR, Subject, WATCH_ABOVE, assess, rank};
 pub use impact::impacts;
 pub use outcomes::{Calibrations, Outcomes, Said, SignalSaid, Told, UntoldOutcomes};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest, Sha256};
 
 use super::evict::Victims;
-use super::gates::{self, Breaker, Carry, Refusal, Streak};
+use super::gates::{self, Breaker, Carry, KindState, Refusal, Streak, Withheld};
 use super::ladder::Choice;
 use super::ledger::{Experience, Past};
 use super::policy::Matcher;
@@ -84,14 +84,16 @@ pub(super) struct Planner<'a> {
     pub(super) shut: Option<Refusal>,
     pub(super) streaks: BTreeMap<String, Streak>,
     pub(super) breakers: BTreeMap<String, Breaker>,
+    /// Kind → its components that are not silent.
+    heard: BTreeMap<String, BTreeSet<String>>,
     pub(super) room: Room,
     pub(super) victims: Victims<'a>,
     /// Per policy: how many components it is for.
     pub(super) groups: Vec<usize>,
-    /// Per policy: actions that count in its budget.
-    pub(super) spent: Vec<usize>,
+    /// Per policy and budget: actions that count in it.
+    pub(super) spent: Vec<Vec<usize>>,
     /// Per policy: components under action.
-    pub(super) open: Vec<usize>,
+    pub(super) open: Vec<BTreeSet<String>>,
     /// Components that this plan gives to or takes from.
     pub(super) touched: BTreeSet<String>,
     pub(super) plan: Draft,
@@ -100,21 +102,17 @@ pub(super) struct Planner<'a> {
 impl<'a> Planner<'a> {
     fn new(input: &'a PlanInput) -> Planner<'a> {
         let assessed = by_component(&input.assessments);
-        let in_order: Vec<&Assessment> = assessed.values().copied().collect();
         let candidates = candidates(input, &assessed);
-        let nodes_at_risk = in_order.iter().filter(|a| a.component.kind == "node" && gates::is_at_risk(a));
+        let kinds = kinds(input, &assessed, &candidates);
+        let nodes_at_risk = assessed.values().filter(|a| a.component.kind == "node" && gates::is_at_risk(a));
         let nodes_at_risk: BTreeSet<&str> = nodes_at_risk.map(|node| name_of(node)).collect();
         let room = Room::of(&input.capacity, &nodes_at_risk);
         let past = Past::of(&input.ledger);
-        let worth =
-            assessed.iter().map(|(key, a)| (key.as_str(), (finite(a.expected_loss), finite(a.impact)))).collect();
         let mut spared = busy(&past, input.now);
         // What nothing is known of may be in trouble itself: it is not the one to take from.
-        let unknown = |a: &Assessment| {
-            a.standing != Standing::Learning && gates::fresh_probability(a, &input.gates, input.now).is_none()
-        };
-        spared.extend(assessed.iter().filter(|(_, assessment)| unknown(assessment)).map(|(key, _)| key.clone()));
-        let victims = Victims::of(&input.capacity, &room, &worth, &spared);
+        let silent = |assessment: &Assessment| gates::is_silent(assessment, &input.gates, input.now);
+        spared.extend(assessed.iter().filter(|(_, assessment)| silent(assessment)).map(|(key, _)| key.clone()));
+        let victims = Victims::of(&input.capacity, &room, &assessed, &spared);
         let mut groups = vec![0; input.policies.len()];
         let mut streaks = BTreeMap::new();
         for candidate in &candidates {
@@ -126,16 +124,16 @@ impl<'a> Planner<'a> {
             streaks.insert(candidate.key.clone(), next);
         }
         let workloads = input.capacity.workloads.iter().map(|w| (w.component.to_string(), w)).collect();
-        let none = vec![0; input.policies.len()];
         Planner {
             now: input.now,
             shut: gates::shut(&input.gates, input.carry.at, input.now),
-            breakers: gates::next_breakers(&input.carry.breakers, &in_order, &input.gates, input.now),
+            breakers: gates::next_breakers(&input.carry.breakers, &kinds, &input.gates, input.now),
+            heard: kinds.into_iter().map(|(kind, state)| (kind.to_owned(), state.heard)).collect(),
             plan: Draft { carry: carry_over(input), ..Draft::default() },
             experience: Experience::of(&past),
             times: ActuationTimes::of(&input.ledger),
-            spent: none.clone(),
-            open: none,
+            spent: input.policies.iter().map(|policy| vec![0; policy.budgets.len()]).collect(),
+            open: vec![BTreeSet::new(); input.policies.len()],
             touched: BTreeSet::new(),
             candidates,
             assessed,
@@ -160,9 +158,12 @@ impl<'a> Planner<'a> {
 
     fn count_what_is_under_way(&mut self) {
         for (index, policy) in self.input.policies.iter().enumerate() {
-            self.spent[index] = self.past.all().filter(|past| self.counts_in_budget(past, policy)).count();
+            for (number, budget) in policy.budgets.iter().enumerate() {
+                let counted = self.past.all().filter(|past| self.counts_in_budget(past, policy, budget));
+                self.spent[index][number] = counted.count();
+            }
             let open = self.past.all().filter(|past| self.is_open(past, policy));
-            self.open[index] = open.map(|past| &past.action.target.component).collect::<BTreeSet<_>>().len();
+            self.open[index] = open.map(|past| past.action.target.component.to_string()).collect();
         }
     }
 
@@ -178,7 +179,7 @@ impl<'a> Planner<'a> {
             let key = past.action.target.component.to_string();
             let Some(workload) = self.workloads.get(&key) else { continue };
             let missing = super::ladder::missing(&past.action.change, workload);
-            let constraints = super::Constraints::default();
+            let constraints = super::Constraints { avoid_at_risk: false, ..super::Constraints::default() };
             let placed = missing.and_then(|change| self.demand(&change, workload, &constraints).ok().flatten());
             if let Some((site, demand)) = placed {
                 self.room.reserve(&site, &demand);
@@ -204,7 +205,7 @@ impl<'a> Planner<'a> {
         if probability < policy.exit_below && !streak.entered {
             return None;
         }
-        let offered = self.input.carry.waiting.contains_key(&candidate.key);
+        let offered = self.plan.carry.waiting.contains_key(&candidate.key);
         if streak.entered && (probability >= policy.enter_above || (offered && probability >= policy.exit_below)) {
             return Some(Ok(()));
         }
@@ -254,14 +255,13 @@ impl<'a> Planner<'a> {
     fn commit(&mut self, candidate: &Candidate<'a>, choice: Choice) {
         let policy = self.policy(candidate);
         let kind = policy.ladder[choice.rung].action;
-        let offered = self.input.carry.waiting.get(&candidate.key);
+        let offered = self.plan.carry.waiting.remove(&candidate.key);
         let mut actions = self.actions(candidate, &choice);
         if let Some(offered) = offered.filter(|offered| same_proposal(offered, &actions)) {
-            actions.clone_from(offered);
+            actions = offered;
         }
-        self.book(candidate, &choice, actions.len());
-        let id = actions[actions.len() - 1].id.clone();
-        self.plan.carry.waiting.remove(&candidate.key);
+        self.book(candidate, &choice, &actions);
+        let (id, offered_at) = actions.last().map(|main| (main.id.clone(), main.decided_at)).unwrap_or_default();
         match self.mode(policy) {
             Mode::Observe => {
                 actions.iter_mut().for_each(|action| action.dry_run = true);
@@ -271,7 +271,7 @@ impl<'a> Planner<'a> {
             }
             Mode::Approve if !self.input.gates.approved.contains(&id) => {
                 let detail = format!("{id} waits for a person; {}", choice.arithmetic);
-                let when = format!("a person approves {id}");
+                let when = format!("a person approves {id}, before {}", offered_at + policy.offer_lasts());
                 self.decline(candidate, Refusal::new(Reason::Approval, detail, when).of(kind));
                 self.plan.carry.waiting.insert(candidate.key.clone(), actions.clone());
                 self.plan.waiting.append(&mut actions);
@@ -288,7 +288,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Books a choice: capacity, budget, blast radius, and who was touched.
-    fn book(&mut self, candidate: &Candidate<'_>, choice: &Choice, actions: usize) {
+    fn book(&mut self, candidate: &Candidate<'_>, choice: &Choice, actions: &[Action]) {
         if let Some((site, _)) = choice.placed.first() {
             let freed = self.victims.freed(&choice.taken);
             self.room.release(site, &freed);
@@ -304,8 +304,11 @@ impl<'a> Planner<'a> {
         }
         self.victims.touch(&candidate.key);
         self.touched.insert(candidate.key.clone());
-        self.spent[candidate.policy] += actions;
-        self.open[candidate.policy] += 1;
+        let budgets = self.input.policies[candidate.policy].budgets.iter();
+        for (spent, budget) in self.spent[candidate.policy].iter_mut().zip(budgets) {
+            *spent += actions.iter().filter(|action| budget.counts(action.kind)).count();
+        }
+        self.open[candidate.policy].insert(candidate.key.clone());
     }
 
     fn finish(mut self, candidates: &[Candidate<'_>]) -> Plan {
@@ -313,12 +316,16 @@ impl<'a> Planner<'a> {
         let mut carry = self.plan.carry;
         carry.at = Some(self.now);
         carry.breakers = self.breakers;
-        let entered: BTreeSet<&str> = candidates
+        carry.heard = self.heard;
+        let entered: BTreeMap<&str, &Policy> = candidates
             .iter()
-            .map(|candidate| candidate.key.as_str())
-            .filter(|key| self.streaks.get(*key).is_some_and(|streak| streak.entered))
+            .filter(|candidate| self.streaks.get(&candidate.key).is_some_and(|streak| streak.entered))
+            .map(|candidate| (candidate.key.as_str(), &self.input.policies[candidate.policy]))
             .collect();
-        carry.waiting.retain(|key, _| entered.contains(key.as_str()));
+        carry.waiting.retain(|key, _| entered.contains_key(key.as_str()));
+        carry.withheld.retain(|key, withheld| {
+            entered.get(key.as_str()).is_some_and(|policy| self.now - withheld.since < policy.cooldown)
+        });
         let under_action: BTreeSet<String> = self
             .past
             .all()
@@ -377,7 +384,8 @@ fn same_proposal(offered: &[Action], wanted: &[Action]) -> bool {
     offered.len() == wanted.len() && offered.iter().zip(wanted).all(|(a, b)| same(a, b))
 }
 
-fn finite(number: f64) -> f64 {
+/// A figure that is no number counts as nothing.
+pub(super) fn finite(number: f64) -> f64 {
     if number.is_finite() { number } else { 0.0 }
 }
 
@@ -415,18 +423,58 @@ fn name_of(node: &Assessment) -> &str {
 /// Components that we changed just now or are changing: nothing is taken from them.
 fn busy(past: &Past<'_>, now: Timestamp) -> BTreeSet<String> {
     let is_busy = |key: &str| {
-        past.last_touch(key)
-            .is_some_and(|last| last.is_under_way(now) || now - last.action.decided_at < super::limits::OPPOSITE)
+        past.on(key).iter().any(|earlier| earlier.is_under_way(now))
+            || past.last_touch(key).is_some_and(|last| now - last.action.decided_at < super::limits::OPPOSITE)
     };
     past.by_component.keys().filter(|key| is_busy(key)).cloned().collect()
 }
 
-/// What goes on from the last plan: offers, and which latches a person released.
+/// What each kind is counted with for its breaker: at risk is also what is at or above the entry level of its policy.
+fn kinds<'a>(
+    input: &PlanInput,
+    assessed: &BTreeMap<String, &'a Assessment>,
+    candidates: &[Candidate<'_>],
+) -> BTreeMap<&'a str, KindState> {
+    let has_entered = |candidate: &&Candidate<'_>| {
+        candidate.probability.is_some_and(|p| p >= input.policies[candidate.policy].enter_above)
+    };
+    let mut at_risk: BTreeSet<&str> = candidates.iter().filter(has_entered).map(|c| c.key.as_str()).collect();
+    at_risk.extend(assessed.iter().filter(|(_, a)| gates::is_at_risk(a)).map(|(key, _)| key.as_str()));
+    let mut kinds: BTreeMap<&str, KindState> = BTreeMap::new();
+    for (key, assessment) in assessed {
+        let kind = kinds.entry(&assessment.component.kind).or_default();
+        kind.at_risk += usize::from(at_risk.contains(key.as_str()));
+        kind.known += usize::from(gates::fresh_probability(assessment, &input.gates, input.now).is_some());
+        if !gates::is_silent(assessment, &input.gates, input.now) {
+            kind.heard.insert(key.clone());
+        }
+    }
+    for (kind, before) in &input.carry.heard {
+        if let Some(state) = kinds.get_mut(kind.as_str()) {
+            state.compare(before);
+        }
+    }
+    kinds
+}
+
+/// What goes on from the last plan: offers that still stand, those that came to nothing, and which latches a person
+/// released.
 fn carry_over(input: &PlanInput) -> Carry {
+    let (mut waiting, mut withheld) = (BTreeMap::new(), input.carry.withheld.clone());
+    for (component, actions) in &input.carry.waiting {
+        let Some(main) = actions.last() else { continue };
+        let Some(policy) = input.policies.iter().find(|policy| policy.name == main.policy) else { continue };
+        let declined = input.gates.declined.contains(&main.id);
+        if declined || input.now - main.decided_at >= policy.offer_lasts() {
+            withheld.insert(component.clone(), Withheld { id: main.id.clone(), since: input.now, declined });
+        } else {
+            waiting.insert(component.clone(), actions.clone());
+        }
+    }
     let mut unlatched = input.carry.unlatched.clone();
     for released in &input.gates.released {
         unlatched.insert(released.clone(), input.now);
     }
     unlatched.retain(|component, at| component.contains('/') && input.now - *at < super::limits::LATCH);
-    Carry { unlatched, waiting: input.carry.waiting.clone(), ..Carry::default() }
+    Carry { unlatched, waiting, withheld, ..Carry::default() }
 }

@@ -8,8 +8,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::decide::finite;
 use super::room::{Demand, Freed, Room, Row, Site};
+use super::size;
 use super::{Capacity, Workload};
+use crate::health::Assessment;
 
 /// A workload of which something could be taken.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub(super) struct Victim<'a> {
     weight: f64,
     /// Replicas beyond its minimum.
     left: u32,
+    /// Of those, replicas that it does not need for what is foreseen of it.
+    spare: u32,
     /// It was given to or taken from just now or in this plan.
     pub(super) touched: bool,
 }
@@ -47,24 +52,29 @@ pub(super) struct Taken {
 }
 
 impl<'a> Victims<'a> {
-    /// `worth` gives a workload's own expected loss and impact; `busy` are components that must not be taken from now.
+    /// `assessed` tells a workload's own expected loss, impact and need; `busy` are components that must not be taken
+    /// from now.
     pub(super) fn of(
         capacity: &'a Capacity,
         room: &Room,
-        worth: &BTreeMap<&str, (f64, f64)>,
+        assessed: &BTreeMap<String, &Assessment>,
         busy: &BTreeSet<String>,
     ) -> Victims<'a> {
         let mut all: Vec<Victim<'a>> = Vec::new();
         let mut scales: BTreeMap<&str, Row> = BTreeMap::new();
         for workload in &capacity.workloads {
             let key = workload.component.to_string();
-            let (loss, impact) = worth.get(key.as_str()).copied().unwrap_or((0.0, 0.0));
+            let assessment = assessed.get(&key).copied();
+            let loss = assessment.map_or(0.0, |a| finite(a.expected_loss));
+            let impact = assessment.map_or(0.0, |a| finite(a.impact).clamp(0.0, 1.0));
             let size = room.row(&workload.per_replica);
             let scale = scales.entry(&workload.pool).or_insert_with(|| room.unit_weights(&workload.pool));
             let weight = size.iter().zip(scale.iter()).map(|(size, unit)| size * unit).fold(0.0, f64::max);
             let left = workload.replicas.saturating_sub(workload.replicas_min);
+            let needed = assessment.map_or(0, |a| size::replicas_needed(a, workload.replicas));
+            let spare = workload.replicas.saturating_sub(needed).min(left);
             let touched = busy.contains(&key);
-            all.push(Victim { workload, key, loss, impact, size, weight, left, touched });
+            all.push(Victim { workload, key, loss, impact, size, weight, left, spare, touched });
         }
         all.sort_by(|a, b| {
             (a.workload.priority.cmp(&b.workload.priority))
@@ -135,6 +145,31 @@ impl<'a> Victims<'a> {
     }
 }
 
+impl Victim<'_> {
+    /// What losing so many replicas costs it, in the unit of expected losses: the share of its impact, and all of its
+    /// impact where it is left with less than it needs for what is foreseen of it.
+    pub(super) fn harm(&self, replicas: u32) -> f64 {
+        let share = f64::from(replicas) / f64::from(self.workload.replicas.max(1));
+        if replicas > self.spare { self.impact } else { self.impact * share.min(1.0) }
+    }
+
+    fn gives(&self, may_take: MayTake) -> u32 {
+        match may_take {
+            MayTake::DownToMinimum => self.left,
+            MayTake::Spare => self.spare,
+        }
+    }
+}
+
+/// How much of a workload may be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MayTake {
+    /// Down to the fewest replicas it must have.
+    DownToMinimum,
+    /// Only what it does not need for what is foreseen of it.
+    Spare,
+}
+
 /// For whom something is taken, and from whom it may be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Claim<'k> {
@@ -143,6 +178,7 @@ pub(super) struct Claim<'k> {
     pub(super) below: i64,
     /// Only from an expected loss strictly below this.
     pub(super) loss: f64,
+    pub(super) may_take: MayTake,
 }
 
 /// One search for replicas to take.
@@ -169,9 +205,15 @@ impl Search<'_, '_> {
             options.push(self.units_for(*node, &times(size, slots[place].saturating_add(1))));
         }
         while fitting < u64::from(pieces) {
-            let best =
-                options.iter().enumerate().filter_map(|(place, units)| Some((self.cost(units.as_ref()?), place))).min();
-            let Some((_, place)) = best else { return false };
+            let best = options
+                .iter()
+                .enumerate()
+                .filter_map(|(place, units)| {
+                    let shunned = !self.room.is_preferred(self.site, self.site.nodes[place]);
+                    Some((self.cost(units.as_ref()?), shunned, place))
+                })
+                .min();
+            let Some((.., place)) = best else { return false };
             let node = self.site.nodes[place];
             let units = options[place].take().unwrap_or_default();
             if self.may_take(&units) {
@@ -185,7 +227,7 @@ impl Search<'_, '_> {
         true
     }
 
-    /// The lowest priority first, then the fewest replicas, then the first node.
+    /// The lowest priority first, then the fewest replicas; then a preferred node, then the first.
     fn cost(&self, units: &[Taken]) -> (Option<i64>, usize) {
         (units.iter().map(|one| self.victims.all[one.victim].workload.priority).max(), units.len())
     }
@@ -194,7 +236,8 @@ impl Search<'_, '_> {
     fn may_take(&self, units: &[Taken]) -> bool {
         let of = |taken: &[Taken], victim: usize| taken.iter().filter(|one| one.victim == victim).count();
         units.iter().all(|one| {
-            of(&self.taken, one.victim) + of(units, one.victim) <= self.victims.all[one.victim].left as usize
+            let gives = self.victims.all[one.victim].gives(self.claim.may_take);
+            of(&self.taken, one.victim) + of(units, one.victim) <= gives as usize
         })
     }
 
@@ -222,12 +265,13 @@ impl Search<'_, '_> {
             if whom.workload.priority >= self.claim.below {
                 break;
             }
-            if whom.touched || whom.left == 0 || whom.loss >= self.claim.loss || whom.key == self.claim.key {
+            let gives = whom.gives(self.claim.may_take);
+            if whom.touched || gives == 0 || whom.loss >= self.claim.loss || whom.key == self.claim.key {
                 continue;
             }
             let here = self.taken.iter().filter(|one| one.victim == *victim && one.node == node).count();
             let in_all = self.taken.iter().filter(|one| one.victim == *victim).count();
-            let to_give = (*replicas as usize).saturating_sub(here).min((whom.left as usize).saturating_sub(in_all));
+            let to_give = (*replicas as usize).saturating_sub(here).min((gives as usize).saturating_sub(in_all));
             for _ in 0..to_give {
                 let short = |r: usize| measured[r] && free[r] < wanted[r] && whom.size[r] > 0.0;
                 if !(0..wanted.len()).any(short) {

@@ -14,10 +14,14 @@ use crate::model::{ComponentId, Millis, Timestamp};
 const AT_RISK_MAX: usize = 3;
 /// … so large a share of them, before the breaker opens.
 const AT_RISK_SHARE_MAX: f64 = 0.4;
+/// So many components of a kind must fall silent between two plans, and …
+const SILENT_MIN: usize = 2;
+/// … more than so large a share of those that were not, before it counts as a fault of the scrape.
+const SILENT_SHARE_MAX: f64 = 0.25;
 /// So long it must have been calm before the breaker closes.
 const CALM: Millis = Millis(15 * Millis::MINUTE.0);
 /// A plan later than so many intervals after the last one means that the clock jumped or that we stood still.
-const JUMP_INTERVALS: i64 = 10;
+const JUMP_INTERVALS: i64 = 3;
 
 /// What one plan hands to the next.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -33,12 +37,30 @@ pub struct Carry {
     /// Component → when a person released its latch; what was ineffective before that no longer counts.
     #[serde(default)]
     pub unlatched: BTreeMap<String, Timestamp>,
-    /// Component → the actions proposed for it that wait for a person, the main one last.
+    /// Component → the actions proposed for it that wait for a person, the main one last. Each waits since its
+    /// `decided_at`, for as long as [`Policy::offer_lasts`] says.
     #[serde(default)]
     pub waiting: BTreeMap<String, Vec<Action>>,
     /// Component that holds something of ours → since when it has not been seen.
     #[serde(default)]
     pub unseen: BTreeMap<String, Timestamp>,
+    /// Component → its last offer that a person declined or nobody answered: it is not made again for now.
+    #[serde(default)]
+    pub withheld: BTreeMap<String, Withheld>,
+    /// Kind → its components that were not silent: of which something was known, or was being learned.
+    #[serde(default)]
+    pub heard: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// An offer that came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withheld {
+    /// The id of its main action.
+    pub id: String,
+    /// Since when it is not offered any more.
+    pub since: Timestamp,
+    /// Whether a person declined it; otherwise its time ran out.
+    pub declined: bool,
 }
 
 /// How a component stands to its policy's entry and exit levels.
@@ -57,19 +79,39 @@ pub struct Streak {
     pub held_out: bool,
 }
 
-/// The breaker of a kind: open while too much of it is at risk at once.
+/// What a breaker is open for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Anomaly {
+    /// Too much is at risk at once.
+    #[default]
+    AtRisk,
+    /// Too much fell silent at once: a fault of the scrape, not of what is scraped.
+    Silence,
+}
+
+/// The breaker of a kind: open while too much of it is at risk at once, or has just fallen silent at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Breaker {
     /// When it opened.
     pub opened_at: Timestamp,
-    /// When too much was at risk the last time.
+    /// When too much was at risk, or fell silent, the last time.
     pub last_above: Timestamp,
-    /// A person released it: it stays closed until it has been calm once.
+    /// A person released it: it stays closed until it has been calm once, or more falls silent.
     pub released: bool,
     /// How many are at risk.
     pub at_risk: usize,
-    /// Out of so many.
+    /// Out of so many of which something is known.
     pub of: usize,
+    /// What it is open for: the newest of its reasons.
+    #[serde(default)]
+    pub anomaly: Anomaly,
+    /// How many fell silent the last time that it was too many, and …
+    #[serde(default)]
+    pub silent: usize,
+    /// … out of so many that were not silent before.
+    #[serde(default)]
+    pub silent_of: usize,
 }
 
 /// What a pause is for.
@@ -140,6 +182,10 @@ pub struct Gates {
     /// An id stays until it is among a plan's actions, or no longer in [`Carry::waiting`].
     #[serde(default)]
     pub approved: BTreeSet<String>,
+    /// Ids of waiting actions, of the main one, that a person declined. An id stays until it is no longer in
+    /// [`Carry::waiting`]. It counts before an approval of the same.
+    #[serde(default)]
+    pub declined: BTreeSet<String>,
 }
 
 /// Why something is not done, before it is known for what.
@@ -215,6 +261,13 @@ pub(super) fn is_at_risk(assessment: &Assessment) -> bool {
     matches!(assessment.standing, Standing::AtRisk | Standing::Failing)
 }
 
+/// Whether nothing is heard of a component: neither known now nor on the way to be.
+pub(super) fn is_silent(assessment: &Assessment, gates: &Gates, now: Timestamp) -> bool {
+    let old = gates.interval > Millis::ZERO && now - assessment.at > gates.interval * 2;
+    let learns = assessment.standing == Standing::Learning && !old;
+    !learns && fresh_probability(assessment, gates, now).is_none()
+}
+
 impl Streak {
     /// The streak after one more cycle. Without a probability nothing is consecutive, but what has entered stays in.
     /// `drawn` says, where it enters now, whether the episode is left alone.
@@ -240,38 +293,67 @@ impl Streak {
     }
 }
 
-/// The breakers after one more cycle: open where more than max(3, 40 %) of a kind is at risk at once, until that has not
-/// been so for 15 minutes or a person releases it.
+/// How a kind stands in one plan.
+#[derive(Debug, Default)]
+pub(super) struct KindState {
+    /// How many are at risk.
+    pub(super) at_risk: usize,
+    /// Of how many something is known.
+    pub(super) known: usize,
+    /// Those that are not silent.
+    pub(super) heard: BTreeSet<String>,
+    /// How many that the last plan heard of are silent now.
+    silent: usize,
+    /// Of how many the last plan heard.
+    silent_of: usize,
+}
+
+impl KindState {
+    /// Counts those that the last plan heard of and that are silent now.
+    pub(super) fn compare(&mut self, before: &BTreeSet<String>) {
+        self.silent_of = before.len();
+        self.silent = before.iter().filter(|component| !self.heard.contains(*component)).count();
+    }
+
+    fn anomaly(&self) -> Option<Anomaly> {
+        let fell_silent = self.silent as f64 > SILENT_SHARE_MAX * self.silent_of as f64;
+        if self.silent >= SILENT_MIN && fell_silent {
+            return Some(Anomaly::Silence);
+        }
+        // What is silent is not healthy: the share is one of those that are known.
+        let too_many = self.at_risk as f64 > AT_RISK_SHARE_MAX * self.known as f64;
+        (self.at_risk > AT_RISK_MAX && too_many).then_some(Anomaly::AtRisk)
+    }
+}
+
+/// The breakers after one more cycle: open where more than max(3, 40 %) of a kind is at risk at once, or at least 2 and more
+/// than a quarter of those that were heard of have fallen silent since the last plan; until neither has been so for 15
+/// minutes or a person releases it.
 pub(super) fn next_breakers(
     last: &BTreeMap<String, Breaker>,
-    assessments: &[&Assessment],
+    kinds: &BTreeMap<&str, KindState>,
     gates: &Gates,
     now: Timestamp,
 ) -> BTreeMap<String, Breaker> {
-    let mut kinds: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for assessment in assessments {
-        let (at_risk, of) = kinds.entry(&assessment.component.kind).or_default();
-        *at_risk += usize::from(is_at_risk(assessment));
-        *of += 1;
-    }
-    for kind in last.keys() {
-        kinds.entry(kind).or_default();
-    }
+    let calm = KindState::default();
     let mut next = BTreeMap::new();
-    for (kind, (at_risk, of)) in kinds {
-        let too_many = at_risk > AT_RISK_MAX && at_risk as f64 > AT_RISK_SHARE_MAX * of as f64;
-        let before = last.get(kind);
-        let Some(mut breaker) = before
-            .cloned()
-            .or_else(|| too_many.then_some(Breaker { opened_at: now, last_above: now, released: false, at_risk, of }))
-        else {
+    let kinds_gone = last.keys().map(String::as_str).filter(|kind| !kinds.contains_key(kind));
+    for kind in kinds.keys().copied().chain(kinds_gone) {
+        let state = kinds.get(kind).unwrap_or(&calm);
+        let anomaly = state.anomaly();
+        let Some(mut breaker) = last.get(kind).cloned().or_else(|| anomaly.map(|anomaly| opened(anomaly, now))) else {
             continue;
         };
-        (breaker.at_risk, breaker.of) = (at_risk, of);
-        breaker.released |= gates.released.contains(kind);
-        if too_many {
+        (breaker.at_risk, breaker.of) = (state.at_risk, state.known);
+        if let Some(anomaly) = anomaly {
             breaker.last_above = now;
+            breaker.anomaly = anomaly;
         }
+        if anomaly == Some(Anomaly::Silence) {
+            (breaker.silent, breaker.silent_of) = (state.silent, state.silent_of);
+            breaker.released = false;
+        }
+        breaker.released |= gates.released.contains(kind);
         // A clock that went back must not close it early, nor keep it open for long.
         breaker.last_above = breaker.last_above.min(now);
         if now - breaker.last_above < CALM {
@@ -279,6 +361,10 @@ pub(super) fn next_breakers(
         }
     }
     next
+}
+
+fn opened(anomaly: Anomaly, now: Timestamp) -> Breaker {
+    Breaker { opened_at: now, last_above: now, released: false, at_risk: 0, of: 0, anomaly, silent: 0, silent_of: 0 }
 }
 
 /// Whether an episode that begins now is left alone: a share of (component, day) that the hash of the rule that speaks
@@ -294,18 +380,29 @@ pub(super) fn draws_holdout(policy: &Policy, assessment: &Assessment, now: Times
 /// What an open breaker says to a component of its kind.
 pub(super) fn broken(breakers: &BTreeMap<String, Breaker>, kind: &str, now: Timestamp) -> Option<Refusal> {
     let breaker = breakers.get(kind).filter(|breaker| !breaker.released)?;
-    let left = CALM - (now - breaker.last_above);
-    let calm_for = match now - breaker.last_above {
-        Millis::ZERO => "now".to_owned(),
-        calm => format!("now, and it has been fewer for {}", span(calm)),
+    let calm = now - breaker.last_above;
+    let share = |part: usize, of: usize| {
+        format!("{part} of {} ({})", count(of as u64, kind), percent(part as f64 / of.max(1) as f64))
     };
-    let detail = format!(
-        "more than {AT_RISK_MAX} and more than {} at risk at once is a mass anomaly, so nothing is done: {} of {} ({}) are {calm_for}",
-        percent(AT_RISK_SHARE_MAX),
-        breaker.at_risk,
-        count(breaker.of as u64, kind),
-        percent(breaker.at_risk as f64 / breaker.of.max(1) as f64),
-    );
-    let released_when = format!("it has been calm for another {}, or a person releases it", span(left));
+    let detail = match breaker.anomaly {
+        Anomaly::AtRisk => {
+            let calm_for = match calm {
+                Millis::ZERO => "now".to_owned(),
+                calm => format!("now, and it has been fewer for {}", span(calm)),
+            };
+            format!(
+                "more than {AT_RISK_MAX} and more than {} at risk at once is a mass anomaly, so nothing is done: {} are {calm_for}",
+                percent(AT_RISK_SHARE_MAX),
+                share(breaker.at_risk, breaker.of),
+            )
+        }
+        Anomaly::Silence => format!(
+            "more than {} silent at once is a scrape fault, not a mass failure, so nothing is done: {} fell silent {} ago",
+            percent(SILENT_SHARE_MAX),
+            share(breaker.silent, breaker.silent_of),
+            span(calm),
+        ),
+    };
+    let released_when = format!("it has been calm for another {}, or a person releases it", span(CALM - calm));
     Some(Refusal::new(Reason::Breaker, detail, released_when))
 }

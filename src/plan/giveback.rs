@@ -233,11 +233,9 @@ impl<'a> Planner<'a> {
 
     /// Whether something may be given back now: gates, mode, windows and room hold for that too; budgets do not.
     fn admit_undo(&mut self, past: &PastAction, key: &str) -> Result<(), Refusal> {
-        if let Some(refusal) = &self.shut {
-            return Err(refusal.clone());
-        }
         let (policy_name, component) = (&past.action.policy, &past.action.target.component);
         paused(&self.input.gates, policy_name, component, self.now).map_or(Ok(()), Err)?;
+        self.shut.clone().map_or(Ok(()), Err)?;
         broken(&self.breakers, &past.action.target.component.kind, self.now).map_or(Ok(()), Err)?;
         let policy = self.policy_named(&past.action.policy);
         let mode = policy.map_or(self.input.gates.mode, |policy| self.mode(policy));

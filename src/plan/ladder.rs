@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::decide::{Candidate, Planner, action_id, target};
-use super::evict::{Claim, Taken, Victim};
+use super::decide::{Candidate, Planner, action_id, finite, target};
+use super::evict::{Claim, MayTake, Taken, Victim};
+use super::explore;
 use super::gates::Refusal;
+use super::ledger::PastAction;
 use super::room::{Demand, Freed, Room, Site};
 use super::size;
 use super::words::{count, figure, percent, span};
@@ -24,6 +26,8 @@ pub(super) struct Choice {
     pub(super) placed: Vec<(Site, Demand)>,
     /// What gives way on the first of those sites.
     pub(super) taken: Vec<Taken>,
+    /// What those who give way are reckoned to lose by it, in the unit of expected losses.
+    harm: f64,
     /// Nodes on which nothing more is placed.
     pub(super) closes: Vec<String>,
 }
@@ -38,15 +42,20 @@ struct Shape {
 }
 
 impl<'a> Planner<'a> {
-    /// The first rung that fits; else the most telling reason, with what stood against each rung.
+    /// The first rung that fits, or one that is drawn of those that do; else the most telling reason, with what stood
+    /// against each rung.
     pub(super) fn choose(&self, candidate: &Candidate<'a>) -> Result<Choice, Refusal> {
         let policy = self.policy(candidate);
-        let mut refusals: Vec<Refusal> = Vec::new();
+        let (mut fitting, mut refusals): (Vec<Choice>, Vec<Refusal>) = (Vec::new(), Vec::new());
         for (index, rung) in policy.ladder.iter().enumerate() {
             match self.try_rung(candidate, index, rung) {
-                Ok(choice) => return Ok(choice),
+                Ok(choice) if !policy.explore => return Ok(choice),
+                Ok(choice) => fitting.push(choice),
                 Err(refusal) => refusals.push(refusal.of(rung.action)),
             }
+        }
+        if !fitting.is_empty() {
+            return Ok(self.draw(candidate, fitting));
         }
         let telling = |refusal: &Refusal| match refusal.reason {
             Reason::InsufficientCapacity => 0,
@@ -67,13 +76,46 @@ impl<'a> Planner<'a> {
         Err(Refusal { detail: details.join("; "), ..chosen.clone() })
     }
 
+    /// One of the rungs that fit: the one of which the most is to be hoped in a draw of what it may achieve, less what
+    /// it takes from others. What a person has been offered stays.
+    fn draw(&self, candidate: &Candidate<'_>, mut fitting: Vec<Choice>) -> Choice {
+        let policy = self.policy(candidate);
+        let offered = self.plan.carry.waiting.get(&candidate.key).and_then(|actions| actions.last());
+        let offered = offered.and_then(|offered| fitting.iter().position(|choice| choice.rung == offered.rung));
+        if let Some(offered) = offered {
+            return fitting.swap_remove(offered);
+        }
+        if fitting.len() == 1 {
+            return fitting.swap_remove(0);
+        }
+        let mut draws = explore::Draws::new(&policy.name, &candidate.key, self.now);
+        let loss = finite(candidate.assessment.expected_loss).max(0.0);
+        let (mut best, mut words) = ((f64::NEG_INFINITY, f64::NEG_INFINITY, 0), Vec::new());
+        for (index, choice) in fitting.iter().enumerate() {
+            let kind = policy.ladder[choice.rung].action;
+            let (a, b) = self.experience.posterior(kind, policy.efficacy);
+            let drawn = draws.beta(a, b);
+            words.push(format!("{} {} (Beta {}, {})", name_of(kind), figure(drawn), figure(a), figure(b)));
+            let hoped = (drawn * loss - choice.harm, drawn);
+            if hoped > (best.0, best.1) {
+                best = (hoped.0, hoped.1, index);
+            }
+        }
+        let mut choice = fitting.swap_remove(best.2);
+        let taken = name_of(policy.ladder[choice.rung].action);
+        choice.arithmetic += &format!("; {taken} was drawn, to learn what works: {}", words.join(", "));
+        choice
+    }
+
     fn try_rung(&self, candidate: &Candidate<'a>, index: usize, rung: &Rung) -> Result<Choice, Refusal> {
         let policy = self.policy(candidate);
         // The last rung may be tried once more: the latch stops it after that.
         let is_last = index + 1 == policy.ladder.len();
         let mut ineffective = self.past.ineffective(&candidate.key, self.latch_since(&candidate.key));
         let had_no_effect = ineffective.find(|past| past.action.kind == rung.action && past.action.rung == index);
-        if let Some(past) = had_no_effect.filter(|_| !is_last) {
+        // What is still under way is not sent again, whatever comes of it.
+        let may_be_tried_once_more = |past: &&PastAction| is_last && !past.is_under_way(self.now);
+        if let Some(past) = had_no_effect.filter(|past| !may_be_tried_once_more(past)) {
             let ago = span(self.now - past.action.decided_at);
             let when = "24 h have passed, or a person releases the latch";
             return Err(Refusal::new(Reason::Latched, format!("it had no effect {ago} ago"), when));
@@ -82,23 +124,35 @@ impl<'a> Planner<'a> {
         self.worth(candidate, policy, efficacy)?;
         let needed = self.time_of(rung, rung.action);
         self.check_time(candidate, needed, "it takes")?;
+        self.check_budgets(candidate.policy, |budget| usize::from(budget.counts(rung.action)))?;
         let mut shape = self.shape(candidate, rung)?;
         self.keep_offer(candidate, index, &mut shape);
-        let taken = match shape.placed.first() {
+        let (taken, harm) = match shape.placed.first() {
             Some((site, demand)) if shape.placed.len() == 1 => {
                 self.find_room(candidate, rung, site, demand, efficacy)?
             }
-            _ => Vec::new(),
+            _ => (Vec::new(), 0.0),
         };
         if !taken.is_empty() {
             self.check_time(candidate, needed + self.time_of(rung, ActionKind::Evict), "with making room it takes")?;
         }
-        let Shape { change, undo, arithmetic, placed, closes } = shape;
-        Ok(Choice { rung: index, change, undo, arithmetic, placed, taken, closes })
+        let Shape { change, undo, mut arithmetic, placed, closes } = shape;
+        arithmetic += &self.preferring(policy, &placed);
+        Ok(Choice { rung: index, change, undo, arithmetic, placed, taken, harm, closes })
+    }
+
+    /// How much of what is placed fits on the nodes that the policy prefers, in words.
+    fn preferring(&self, policy: &Policy, placed: &[(Site, Demand)]) -> String {
+        let [(site, Demand::Anywhere { pieces, size })] = placed else { return String::new() };
+        if policy.constraints.node_preferred.is_empty() {
+            return String::new();
+        }
+        let fitting = self.room.fitting_preferred(site, size).min((*pieces).into());
+        format!("; {fitting} of {} on nodes that the policy prefers", count((*pieces).into(), "replica"))
     }
 
     /// The 0.9 quantile of how long the rung's actuator takes for a kind of action: measured, or else as declared.
-    fn time_of(&self, rung: &Rung, kind: ActionKind) -> Millis {
+    pub(super) fn time_of(&self, rung: &Rung, kind: ActionKind) -> Millis {
         self.times.p90(&rung.actuator, kind).unwrap_or(rung.actuation_time)
     }
 
@@ -302,7 +356,7 @@ impl<'a> Planner<'a> {
     /// What a person has been offered stays as it was, so that they approve what they saw, while it starts from the same
     /// state.
     fn keep_offer(&self, candidate: &Candidate<'_>, rung: usize, shape: &mut Shape) {
-        let offered = self.input.carry.waiting.get(&candidate.key).and_then(|actions| actions.last());
+        let offered = self.plan.carry.waiting.get(&candidate.key).and_then(|actions| actions.last());
         let Some(offered) = offered.filter(|offered| offered.rung == rung) else { return };
         let same_start = match (&offered.change, &shape.change) {
             (Change::Replicas { from: a, .. }, Change::Replicas { from: b, .. }) => a == b,
@@ -323,7 +377,7 @@ impl<'a> Planner<'a> {
         shape.arithmetic = "as it was offered".to_owned();
     }
 
-    /// The replicas that give way so that a demand fits; none where there is room.
+    /// The replicas that give way so that a demand fits, and what that costs; none where there is room.
     fn find_room(
         &self,
         candidate: &Candidate<'_>,
@@ -331,10 +385,10 @@ impl<'a> Planner<'a> {
         site: &Site,
         demand: &Demand,
         efficacy: f64,
-    ) -> Result<Vec<Taken>, Refusal> {
+    ) -> Result<(Vec<Taken>, f64), Refusal> {
         let (fitting, of) = self.room.fitting(site, demand, &Freed::new());
         if fitting >= of {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), 0.0));
         }
         let gap = self.room.gap(site, demand);
         let no_room = |why: String| {
@@ -349,7 +403,8 @@ impl<'a> Planner<'a> {
         }
         let own = self.workloads.get(&candidate.key).map_or(i64::MIN, |workload| workload.priority);
         let below = evict.below_priority.min(own);
-        let claim = Claim { key: &candidate.key, below, loss: assessment.expected_loss };
+        let loss = finite(assessment.expected_loss);
+        let claim = Claim { key: &candidate.key, below, loss, may_take: MayTake::DownToMinimum };
         let Some(taken) = self.victims.make_room(&self.room, site, demand, &claim) else {
             if !self.victims.others_could_shrink(&site.pool, &claim) {
                 return Err(no_room("what may shrink is not enough to make room".to_owned()));
@@ -359,23 +414,32 @@ impl<'a> Planner<'a> {
             let when = format!("pool {} has room, or more work of lower priority runs there", site.pool);
             return Err(Refusal::new(Reason::Priority, detail, when));
         };
-        self.check_harm(candidate, &taken, efficacy)?;
+        let (taken, harm) = match self.check_harm(loss, taken, efficacy) {
+            Ok(found) => found,
+            // Others, of a higher priority though still a lower one than its own, may be able to spare something.
+            Err(refusal) => {
+                let claim = Claim { may_take: MayTake::Spare, ..claim };
+                let spare = self.victims.make_room(&self.room, site, demand, &claim);
+                spare.and_then(|taken| self.check_harm(loss, taken, efficacy).ok()).ok_or(refusal)?
+            }
+        };
         let victims = taken.iter().map(|one| one.victim).collect::<BTreeSet<_>>().len();
-        self.check_budget(candidate.policy, victims + 1).map_err(|refusal| refusal.of(rung.action))?;
-        Ok(taken)
+        self.check_budgets(candidate.policy, |budget| {
+            usize::from(budget.counts(rung.action)) + victims * usize::from(budget.counts(ActionKind::Evict))
+        })?;
+        Ok((taken, harm))
     }
 
-    /// Taking must not cost more than it saves: each victim is reckoned to lose its impact times the share taken.
-    fn check_harm(&self, candidate: &Candidate<'_>, taken: &[Taken], efficacy: f64) -> Result<(), Refusal> {
-        let loss = candidate.assessment.expected_loss;
+    /// What is taken and what it costs, if that is less than what it saves.
+    fn check_harm(&self, loss: f64, taken: Vec<Taken>, efficacy: f64) -> Result<(Vec<Taken>, f64), Refusal> {
         let (mut harm, mut losses) = (0.0, 0.0);
-        for (victim, replicas) in by_victim(taken) {
+        for (victim, replicas) in by_victim(&taken) {
             let victim = &self.victims.all[victim];
-            harm += victim.impact * f64::from(replicas) / f64::from(victim.workload.replicas.max(1));
+            harm += victim.harm(replicas);
             losses += victim.loss;
         }
         if harm < efficacy * loss && losses < loss {
-            return Ok(());
+            return Ok((taken, harm));
         }
         let detail = format!(
             "what would have to give way is worth as much: it would lose {} (and expects to lose {}), and this saves {} × {} = {}",

@@ -311,6 +311,13 @@ impl Experience {
         })
     }
 
+    /// What is believed of that share: the parameters of its Beta distribution, with [`Experience::efficacy`] for mean.
+    pub(super) fn posterior(&self, kind: ActionKind, declared: f64) -> (f64, f64) {
+        let declared = if declared.is_finite() { declared.clamp(0.0, 1.0) } else { 0.0 };
+        let (effective, judged) = self.kinds.get(&kind).map_or((0.0, 0.0), |a| (a.effective, a.judged));
+        (declared * PRIOR_WEIGHT + effective, (1.0 - declared) * PRIOR_WEIGHT + judged - effective)
+    }
+
     /// The share of the reckoned improvement that actions of a kind bring, 0.5..1: four past actions count as having
     /// brought all of it, and nothing is more than doubled by what they did not bring.
     pub(super) fn proportion(&self, kind: ActionKind) -> f64 {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::decide::{Candidate, Planner};
 use super::gates::{Refusal, broken, paused};
+use super::ladder::name_of;
 use super::ledger::PastAction;
 use super::words::{count, figure, percent, share_of, span};
-use super::{ActionKind, Mode, Policy, Reason, Usage};
+use super::{ActionKind, Budget, BudgetUse, Mode, Policy, Reason, Usage};
 use crate::model::{Millis, Timestamp};
 
 /// Two ineffective actions in this time latch a target off.
@@ -27,9 +28,19 @@ impl Planner<'_> {
         let policies = self.input.policies.iter().enumerate();
         let usage = policies.map(|(index, policy)| {
             let group = self.groups[index];
-            let (spent, budget) = (self.spent[index], policy.budget.limit(group));
-            let (under_action, under_action_max) = (self.open[index], under_action_max(group));
-            (policy.name.clone(), Usage { spent, budget, under_action, under_action_max, group })
+            let used = policy.budgets.iter().zip(&self.spent[index]).map(|(budget, spent)| BudgetUse {
+                per: budget.per,
+                actions: budget.actions.clone(),
+                spent: *spent,
+                limit: budget.limit(group),
+            });
+            let budgets: Vec<BudgetUse> = used.collect();
+            // Of the budgets in which every action counts; else of all.
+            let left = |used: &&BudgetUse| (!used.actions.is_empty(), used.limit.saturating_sub(used.spent));
+            let tightest = budgets.iter().min_by_key(left);
+            let (spent, budget) = tightest.map_or((0, 0), |used| (used.spent, used.limit));
+            let (under_action, under_action_max) = (self.open[index].len(), under_action_max(group));
+            (policy.name.clone(), Usage { spent, budget, budgets, under_action, under_action_max, group })
         });
         usage.collect()
     }
@@ -37,19 +48,18 @@ impl Planner<'_> {
     /// Whether anything may be done for a component now, before it is known what.
     pub(super) fn admit(&self, candidate: &Candidate<'_>) -> Result<(), Refusal> {
         let policy = self.policy(candidate);
-        if let Some(refusal) = &self.shut {
-            return Err(refusal.clone());
-        }
         let component = &candidate.assessment.component;
         paused(&self.input.gates, &policy.name, component, self.now).map_or(Ok(()), Err)?;
+        self.shut.clone().map_or(Ok(()), Err)?;
         broken(&self.breakers, &component.kind, self.now).map_or(Ok(()), Err)?;
         self.check_holdout(&candidate.key, policy)?;
         self.check_latch(&candidate.key, policy)?;
         self.check_cooldown(&candidate.key, policy, self.mode(policy))?;
+        self.check_withheld(&candidate.key, policy)?;
         self.check_cost(candidate, policy)?;
         self.check_windows(policy)?;
-        self.check_budget(candidate.policy, 1)?;
-        self.check_blast_radius(candidate.policy)
+        self.check_budgets(candidate.policy, |budget| usize::from(budget.actions.is_empty()))?;
+        self.check_blast_radius(candidate)
     }
 
     /// Whether this episode is one of those that are left alone.
@@ -93,7 +103,7 @@ impl Planner<'_> {
         if let Some(last) = self.past.last_touch(key) {
             let opposite = last.action.undoes.is_some() || last.action.kind == ActionKind::Evict;
             let ago = self.now - last.action.decided_at;
-            if last.is_under_way(self.now) {
+            if last.is_under_way(self.now) && !self.escalates(last, policy) {
                 let detail = format!("an action decided {} ago is still under way", span(ago));
                 return Err(Refusal::new(Reason::Cooldown, detail, "its outcome is known"));
             }
@@ -128,10 +138,28 @@ impl Planner<'_> {
         Err(Refusal::new(Reason::Observe, detail, "the mode is approve or act").of(last.action.kind))
     }
 
-    /// Whether the next rung is tried at once because the last action had no effect.
+    /// Whether what was offered to a person was declined, or not answered in time.
+    fn check_withheld(&self, key: &str, policy: &Policy) -> Result<(), Refusal> {
+        let withheld = self.plan.carry.withheld.get(key).filter(|_| self.mode(policy) == Mode::Approve);
+        let Some(withheld) = withheld.filter(|withheld| self.now - withheld.since < policy.cooldown) else {
+            return Ok(());
+        };
+        let ago = span(self.now - withheld.since);
+        let what = match withheld.declined {
+            true => format!("a person declined {} {ago} ago", withheld.id),
+            false => format!("nobody answered {} within {}, {ago} ago", withheld.id, span(policy.offer_lasts())),
+        };
+        let until = withheld.since + policy.cooldown;
+        let when = format!("the episode is over, or the cool-down ends at {until}");
+        Err(Refusal::new(Reason::Approval, format!("{what}, so it is not offered again for now"), when))
+    }
+
+    /// Whether the next rung is tried at once because the last action had no effect, or none in time.
     fn escalates(&self, last: &PastAction, policy: &Policy) -> bool {
         let has_next = last.action.rung + 1 < policy.ladder.len();
+        let was_for_it = last.is_act() && last.action.kind != ActionKind::Evict && last.action.policy == policy.name;
         has_next
+            && was_for_it
             && policy.verify.as_ref().is_some_and(|verify| verify.escalate)
             && self.past.effective(last) == Some(false)
     }
@@ -187,35 +215,51 @@ impl Planner<'_> {
         refuse(format!("outside the allowed windows: {}", allowing.join(", ")), "a window begins".to_owned())
     }
 
-    /// Whether the policy may take so many actions more.
-    pub(super) fn check_budget(&self, policy_index: usize, actions: usize) -> Result<(), Refusal> {
+    /// Whether the policy may take more actions: as many as `wanted` says count in a budget.
+    pub(super) fn check_budgets(&self, policy_index: usize, wanted: impl Fn(&Budget) -> usize) -> Result<(), Refusal> {
         let policy = &self.input.policies[policy_index];
-        let limit = policy.budget.limit(self.groups[policy_index]);
-        let spent = self.spent[policy_index];
-        if spent + actions <= limit {
-            return Ok(());
+        for (budget, spent) in policy.budgets.iter().zip(&self.spent[policy_index]) {
+            let (wanted, limit) = (wanted(budget), budget.limit(self.groups[policy_index]));
+            if wanted > 0 && spent + wanted > limit {
+                return Err(self.over_budget(policy_index, budget, (*spent, wanted, limit)));
+            }
         }
-        let detail = format!(
-            "{spent} of at most {} in {} (the larger of {} and {} of {}), and this needs {actions} more",
-            count(limit as u64, "action"),
-            span(policy.budget.per),
-            policy.budget.actions_max,
-            percent(policy.budget.share_max),
-            count(self.groups[policy_index] as u64, "component")
-        );
-        let oldest = self.past.all().filter(|past| self.counts_in_budget(past, policy));
-        let oldest = oldest.map(|past| past.action.decided_at).min().unwrap_or(self.now);
-        let released_when = if actions > limit {
-            format!("the budget allows {} at once", count(actions as u64, "action"))
-        } else {
-            format!("the oldest of them leaves the budget at {}", oldest + policy.budget.per)
-        };
-        Err(Refusal::new(Reason::Budget, detail, released_when))
+        Ok(())
     }
 
-    /// Whether an earlier action counts against a policy's budget now.
-    pub(super) fn counts_in_budget(&self, past: &PastAction, policy: &Policy) -> bool {
-        past.is_act() && past.action.policy == policy.name && past.action.decided_at > self.now - policy.budget.per
+    fn over_budget(
+        &self,
+        policy_index: usize,
+        budget: &Budget,
+        (spent, wanted, limit): (usize, usize, usize),
+    ) -> Refusal {
+        let policy = &self.input.policies[policy_index];
+        let names: Vec<&str> = budget.actions.iter().map(|kind| name_of(*kind)).collect();
+        let kinds = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
+        let detail = format!(
+            "{spent} of at most {}{kinds} in {} (the larger of {} and {} of {}), and this needs {wanted} more",
+            count(limit as u64, "action"),
+            span(budget.per),
+            budget.actions_max,
+            percent(budget.share_max),
+            count(self.groups[policy_index] as u64, "component")
+        );
+        let counted = self.past.all().filter(|past| self.counts_in_budget(past, policy, budget));
+        let oldest = counted.map(|past| past.action.decided_at).min().unwrap_or(self.now);
+        let released_when = if wanted > limit {
+            format!("the budget allows {} at once", count(wanted as u64, "action"))
+        } else {
+            format!("the oldest of them leaves the budget at {}", oldest + budget.per)
+        };
+        Refusal::new(Reason::Budget, detail, released_when)
+    }
+
+    /// Whether an earlier action counts against one of a policy's budgets now.
+    pub(super) fn counts_in_budget(&self, past: &PastAction, policy: &Policy, budget: &Budget) -> bool {
+        past.is_act()
+            && past.action.policy == policy.name
+            && past.action.decided_at > self.now - budget.per
+            && budget.counts(past.action.kind)
     }
 
     /// Whether an earlier action is still being carried out or waits to be judged.
@@ -230,16 +274,18 @@ impl Planner<'_> {
         past.is_under_way(self.now) || to_be_judged
     }
 
-    fn check_blast_radius(&self, policy_index: usize) -> Result<(), Refusal> {
-        let group = self.groups[policy_index];
+    fn check_blast_radius(&self, candidate: &Candidate<'_>) -> Result<(), Refusal> {
+        let group = self.groups[candidate.policy];
         let limit = under_action_max(group);
-        let open = self.open[policy_index];
-        if open < limit {
+        let open = &self.open[candidate.policy];
+        // What is under action already is not one more.
+        if open.len() < limit || open.contains(&candidate.key) {
             return Ok(());
         }
         let detail = format!(
-            "{} under action at once is the most for a group of {group} (10 %, at least 1), and {open} are",
-            count(limit as u64, "component")
+            "{} under action at once is the most for a group of {group} (10 %, at least 1), and {} are",
+            count(limit as u64, "component"),
+            open.len()
         );
         Err(Refusal::new(Reason::BlastRadius, detail, "one of them is confirmed and judged"))
     }

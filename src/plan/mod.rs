@@ -14,6 +14,7 @@
 mod capacity;
 mod decide;
 mod evict;
+mod explore;
 mod gates;
 mod giveback;
 mod ladder;
@@ -25,7 +26,7 @@ mod size;
 mod verify;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +35,7 @@ use crate::model::{ComponentId, Millis, Timestamp};
 
 pub use capacity::{Capacity, Node, Workload};
 pub use decide::plan;
-pub use gates::{Breaker, Carry, Gates, Pause, PauseScope, Streak};
+pub use gates::{Anomaly, Breaker, Carry, Gates, Pause, PauseScope, Streak, Withheld};
 pub use ledger::{ActuationTimes, Ledger, Outcome, PastAction};
 pub use policy::{Budget, Constraints, EvictPolicy, Policy, Rung, Selector, Verify, Window};
 
@@ -215,7 +216,7 @@ pub enum Reason {
     Journal,
     /// Observe mode.
     Observe,
-    /// Waits for a person.
+    /// Waits for a person, or a person declined it, or nobody answered in time.
     Approval,
 }
 
@@ -266,18 +267,34 @@ pub struct Plan {
 }
 
 /// How much of what a policy may do is used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Actions that count in the budget now.
+    /// Actions that count now in the tightest of the budgets in which every action counts.
     pub spent: usize,
-    /// The most there may be: the larger of count and share.
+    /// The most there may be of it: the larger of count and share.
     pub budget: usize,
+    /// All budgets, in the policy's order.
+    #[serde(default)]
+    pub budgets: Vec<BudgetUse>,
     /// Components that are under action: sent, or sent and not judged yet.
     pub under_action: usize,
     /// The most there may be at once: 10 % of the policy's components, at least one.
     pub under_action_max: usize,
     /// How many components it is for.
     pub group: usize,
+}
+
+/// How much of one budget is used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetUse {
+    /// Its length of time.
+    pub per: Millis,
+    /// The kinds of actions that count in it; all where empty.
+    pub actions: BTreeSet<ActionKind>,
+    /// Actions that count in it now.
+    pub spent: usize,
+    /// The most there may be: the larger of count and share.
+    pub limit: usize,
 }
 
 /// Whether an earlier action had an effect.

@@ -1,6 +1,6 @@
 //! What may be done for which components, and which policy is for whom.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -35,10 +35,14 @@ pub struct Rung {
     pub factor_max: f64,
     /// The p90 of its actuation time until it has been measured.
     pub actuation_time: Millis,
+    /// Within this after the decision it must have had its effect, or it counts as ineffective; where absent, within its
+    /// p90 actuation time and what the policy waits before it judges (`verify.after`).
+    #[serde(default)]
+    pub timeout: Option<Millis>,
 }
 
 /// Conditions on where there is room.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Constraints {
     /// The share of a node's allocatable that may be promised, per resource, 0..1; 1 where absent.
     pub max_per_node: BTreeMap<String, f64>,
@@ -46,6 +50,9 @@ pub struct Constraints {
     pub avoid_at_risk: bool,
     /// Only nodes with these labels.
     pub node_selector: BTreeMap<String, String>,
+    /// Nodes with these labels are filled first; the others get what does not fit there. All alike where empty.
+    #[serde(default)]
+    pub node_preferred: BTreeMap<String, String>,
     /// The share of a workload's replicas that must stay available, 0..1.
     pub min_available: f64,
 }
@@ -68,6 +75,9 @@ pub struct Budget {
     pub actions_max: u32,
     /// Or so large a share of the policy's components.
     pub share_max: f64,
+    /// Only actions of these kinds count; all where empty.
+    #[serde(default)]
+    pub actions: BTreeSet<ActionKind>,
 }
 
 /// How an action's effect is judged.
@@ -127,8 +137,8 @@ pub struct Policy {
     pub constraints: Constraints,
     /// What may be taken from others; nothing where absent.
     pub evict: Option<EvictPolicy>,
-    /// How much may be done.
-    pub budget: Budget,
+    /// How much may be done: all of them hold.
+    pub budgets: Vec<Budget>,
     /// One action per component per cool-down.
     pub cooldown: Millis,
     /// After this the action is undone, if its reason is gone.
@@ -140,9 +150,89 @@ pub struct Policy {
     /// The share of episodes that is never acted on, 0..1, so that what would have come of them can be known.
     #[serde(default)]
     pub holdout: f64,
+    /// For how long an action waits for a person (approve mode); where absent, the smaller of an hour and `expires_after`.
+    #[serde(default)]
+    pub approve_within: Option<Millis>,
+    /// Where several rungs fit, one is drawn by what each has achieved, instead of taking the first.
+    #[serde(default)]
+    pub explore: bool,
+}
+
+/// What holds where a user says nothing. It is for nobody: an empty selector matches nothing.
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy {
+            name: String::new(),
+            selector: Selector { kind: None, labels: BTreeMap::new() },
+            mode: Mode::Observe,
+            enter_above: 0.6,
+            enter_cycles: 3,
+            exit_below: 0.2,
+            exit_cycles: 10,
+            cost_miss: 20.0,
+            cost_action: 1.0,
+            efficacy: 0.8,
+            ladder: Vec::new(),
+            constraints: Constraints::default(),
+            evict: None,
+            budgets: vec![Budget::default()],
+            cooldown: Millis::MINUTE * 15,
+            expires_after: Millis::HOUR * 2,
+            verify: Some(Verify::default()),
+            windows: Vec::new(),
+            holdout: 0.0,
+            approve_within: None,
+            explore: false,
+        }
+    }
+}
+
+impl Default for Constraints {
+    fn default() -> Constraints {
+        Constraints {
+            max_per_node: BTreeMap::new(),
+            avoid_at_risk: true,
+            node_selector: BTreeMap::new(),
+            node_preferred: BTreeMap::new(),
+            min_available: 0.0,
+        }
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget { per: Millis::HOUR, actions_max: 4, share_max: 0.1, actions: BTreeSet::new() }
+    }
+}
+
+impl Default for Verify {
+    fn default() -> Verify {
+        Verify { after: Millis::MINUTE * 5, probability_drop: 0.3, escalate: true }
+    }
+}
+
+impl Policy {
+    /// For how long an action waits for a person.
+    pub fn offer_lasts(&self) -> Millis {
+        self.approve_within.unwrap_or(Millis::HOUR.min(self.expires_after))
+    }
 }
 
 impl Rung {
+    /// A rung of computed size, at most twice of what there is.
+    pub fn new(action: ActionKind, actuator: impl Into<String>) -> Rung {
+        Rung {
+            action,
+            actuator: actuator.into(),
+            step: None,
+            replicas_max: None,
+            resources: Vec::new(),
+            factor_max: 2.0,
+            actuation_time: Millis::MINUTE * 2,
+            timeout: None,
+        }
+    }
+
     /// Whether it acts on the number of replicas or their resources, so that the workload must be known.
     pub(super) fn resizes(&self) -> bool {
         matches!(self.action, ActionKind::ScaleOut | ActionKind::ScaleUp)
@@ -153,6 +243,11 @@ impl Budget {
     /// How many actions the policy may take in one `per`, of a group of so many components.
     pub fn limit(&self, group: usize) -> usize {
         usize::try_from(self.actions_max).unwrap_or(usize::MAX).max(super::words::share_of(self.share_max, group))
+    }
+
+    /// Whether actions of a kind count in it.
+    pub fn counts(&self, kind: ActionKind) -> bool {
+        self.actions.is_empty() || self.actions.contains(&kind)
     }
 }
 

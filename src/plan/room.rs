@@ -47,6 +47,8 @@ pub(super) struct Site {
     index: usize,
     /// Indexes of the nodes that may get something, ascending.
     pub(super) nodes: Vec<usize>,
+    /// Of those, the ones to fill first, ascending; all where the policy prefers none.
+    preferred: Vec<usize>,
     /// The share of allocatable that may be promised, per resource.
     share: Row,
 }
@@ -111,11 +113,24 @@ impl Room {
         let room = &self.pools[index];
         let allowed = |node: &NodeRoom| {
             let shunned = node.closed || except.contains(&node.name) || (constraints.avoid_at_risk && node.at_risk);
-            !shunned && constraints.node_selector.iter().all(|(name, value)| node.labels.get(name) == Some(value))
+            !shunned && has_labels(node, &constraints.node_selector)
         };
-        let nodes = (0..room.nodes.len()).filter(|index| allowed(&room.nodes[*index])).collect();
+        let nodes: Vec<usize> = (0..room.nodes.len()).filter(|index| allowed(&room.nodes[*index])).collect();
+        let is_preferred = |index: &usize| has_labels(&room.nodes[*index], &constraints.node_preferred);
+        let preferred = nodes.iter().copied().filter(is_preferred).collect();
         let share = |name| constraints.max_per_node.get(name).copied().filter(|s| s.is_finite()).unwrap_or(1.0);
-        Some(Site { pool: pool.to_owned(), index, nodes, share: self.resources.iter().map(share).collect() })
+        Some(Site { pool: pool.to_owned(), index, nodes, preferred, share: self.resources.iter().map(share).collect() })
+    }
+
+    /// Whether a node of the site is one to fill first.
+    pub(super) fn is_preferred(&self, site: &Site, node: usize) -> bool {
+        site.preferred.binary_search(&node).is_ok()
+    }
+
+    /// How many pieces of a size fit on the nodes to fill first.
+    pub(super) fn fitting_preferred(&self, site: &Site, size: &[f64]) -> u64 {
+        let none = Freed::new();
+        site.preferred.iter().map(|node| u64::from(self.slots_on(site, *node, size, &none))).sum()
     }
 
     /// How much more of each resource a node may get.
@@ -163,22 +178,24 @@ impl Room {
         }
     }
 
-    /// Promises what fits of a demand: tightest nodes first, so that large gaps stay for large replicas.
+    /// Promises what fits of a demand: preferred nodes first, and of those the tightest, so that large gaps stay for large
+    /// replicas.
     pub(super) fn reserve(&mut self, site: &Site, demand: &Demand) {
         match demand {
             Demand::OnNodes(needs) => needs.iter().for_each(|(node, size)| self.change_used(site, *node, size, 1.0)),
             Demand::Anywhere { pieces, size } => {
                 let none = Freed::new();
-                let mut candidates: Vec<(f64, usize, u32)> = Vec::new();
+                let mut candidates: Vec<(bool, f64, usize, u32)> = Vec::new();
                 for node in site.nodes.iter().copied() {
                     let slots = self.slots_on(site, node, size, &none);
                     if slots > 0 {
-                        candidates.push((self.slack(site, node, size), node, slots));
+                        let shunned = !self.is_preferred(site, node);
+                        candidates.push((shunned, self.slack(site, node, size), node, slots));
                     }
                 }
-                candidates.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+                candidates.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2)));
                 let mut left = *pieces;
-                for (_, node, slots) in candidates {
+                for (.., node, slots) in candidates {
                     let placed = slots.min(left);
                     self.change_used(site, node, size, f64::from(placed));
                     left -= placed;
@@ -275,6 +292,10 @@ impl Room {
             *used = (*used + amount * times).max(0.0);
         }
     }
+}
+
+fn has_labels(node: &NodeRoom, wanted: &BTreeMap<String, String>) -> bool {
+    wanted.iter().all(|(name, value)| node.labels.get(name) == Some(value))
 }
 
 impl Site {

@@ -141,6 +141,22 @@ pub(super) fn replicas(rung: &Rung, need: &Need, from: u32, proportion: f64) -> 
     Some(Sized { to, arithmetic: format!("{words}, so {clamped}{to}") })
 }
 
+/// With how many of its replicas a workload stays below the thresholds of its signals that scale with replicas, by the
+/// worst that is foreseen of them; as many as it has where one is beyond its threshold already, none where none scales.
+pub(super) fn replicas_needed(assessment: &Assessment, replicas: u32) -> u32 {
+    let signals = assessment
+        .signals
+        .iter()
+        .filter(|signal| signal.scales_with == ScalesWith::Replicas && signal.foresight.knowledge == Knowledge::Known);
+    let needed = signals.filter_map(|signal| {
+        let (peak, threshold) = (peak(signal)?, signal.foresight.limit?.threshold);
+        let times = if signal.side == Side::Above { peak / threshold } else { threshold / peak };
+        let proportional = times.is_finite() && peak > 0.0 && threshold > 0.0;
+        proportional.then(|| whole((times * f64::from(replicas) + 1e-9).floor()).saturating_add(1).min(replicas))
+    });
+    needed.max().unwrap_or(0)
+}
+
 /// How much of one resource for each replica, never less than a step more; nothing where the rung allows no more.
 pub(super) fn resource(rung: &Rung, need: &Need, name: &str, from: f64, proportion: f64) -> Option<Sized<f64>> {
     let unit = |value: f64| amount(name, value);
@@ -217,7 +233,7 @@ mod tests {
     use crate::forecast::{Eta, Foresight, Limit};
     use crate::health::Standing;
     use crate::model::{ComponentId, Labels, Timestamp};
-    use crate::plan::{ActionKind, Budget, Constraints, Mode, Selector};
+    use crate::plan::ActionKind;
 
     fn signal(
         name: &str,
@@ -269,40 +285,11 @@ mod tests {
     }
 
     fn rung() -> Rung {
-        Rung {
-            action: ActionKind::ScaleOut,
-            actuator: "pager".to_owned(),
-            step: None,
-            replicas_max: Some(20),
-            resources: Vec::new(),
-            factor_max: 2.0,
-            actuation_time: crate::model::Millis::MINUTE,
-        }
+        Rung { replicas_max: Some(20), ..Rung::new(ActionKind::ScaleOut, "pager") }
     }
 
     fn policy() -> Policy {
-        let minute = crate::model::Millis::MINUTE;
-        Policy {
-            name: "queues".to_owned(),
-            selector: Selector { kind: None, labels: std::collections::BTreeMap::new() },
-            mode: Mode::Act,
-            enter_above: 0.6,
-            enter_cycles: 1,
-            exit_below: 0.2,
-            exit_cycles: 1,
-            cost_miss: 20.0,
-            cost_action: 1.0,
-            efficacy: 0.8,
-            ladder: vec![rung()],
-            constraints: Constraints::default(),
-            evict: None,
-            budget: Budget { per: minute, actions_max: 1, share_max: 0.0 },
-            cooldown: minute,
-            expires_after: minute,
-            verify: None,
-            windows: Vec::new(),
-            holdout: 0.0,
-        }
+        Policy { name: "queues".to_owned(), ladder: vec![rung()], ..Policy::default() }
     }
 
     /// The replicas and the arithmetic for signals of a component that has `from` replicas.

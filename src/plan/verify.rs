@@ -1,10 +1,11 @@
-//! Whether earlier actions had an effect: the probability then against now.
+//! Whether earlier actions had an effect: the probability then against now. What has had none in time counts as
+//! ineffective, confirmed or not.
 
 use super::decide::Planner;
 use super::ledger::PastAction;
 use super::size;
 use super::words::{percent, span};
-use super::{ActionKind, Policy, Verdict};
+use super::{ActionKind, Policy, Verdict, Verify};
 use crate::forecast::Side;
 use crate::model::Millis;
 
@@ -14,7 +15,8 @@ const JUDGED_WITHIN: Millis = Millis::DAY;
 impl Planner<'_> {
     /// Judges what is due; later steps see the verdicts.
     pub(super) fn judge_earlier_actions(&mut self) {
-        let due: Vec<&PastAction> = self.past.all().filter(|past| past.is_in_force()).collect();
+        let stands = |past: &&PastAction| past.is_in_force() || (past.is_act() && past.is_under_way(self.now));
+        let due: Vec<&PastAction> = self.past.all().filter(stands).collect();
         let mut verdicts = Vec::new();
         for past in due {
             let policy = self.input.policies.iter().find(|policy| policy.name == past.action.policy);
@@ -30,11 +32,10 @@ impl Planner<'_> {
 
     fn judge(&self, past: &PastAction, policy: &Policy) -> Option<Verdict> {
         let verify = policy.verify.as_ref()?;
-        let since = self.now - past.settled_at?;
-        let judged = self.past.effective(past).is_some() || past.action.kind == ActionKind::Evict;
-        if judged || since < verify.after || since > verify.after + JUDGED_WITHIN {
+        if self.past.effective(past).is_some() || past.action.kind == ActionKind::Evict {
             return None;
         }
+        let (since, what) = self.due(past, policy, verify)?;
         let key = past.action.target.component.to_string();
         let assessment = self.assessed.get(&key)?;
         // Nothing is known now: it is judged once something is.
@@ -42,7 +43,7 @@ impl Planner<'_> {
         let before = past.action.why.probability;
         let effective = now <= before - verify.probability_drop + 1e-9 || now < policy.exit_below;
         let detail = format!(
-            "P was {} and is {} {} after it took effect; a drop by {} or P below {} was expected",
+            "P was {} and is {} {} after {what}; a drop by {} or P below {} was expected",
             percent(before),
             percent(now),
             span(since),
@@ -51,6 +52,31 @@ impl Planner<'_> {
         );
         let achieved = self.achieved(past, assessment);
         Some(Verdict { action_id: past.action.id.clone(), effective, achieved, detail })
+    }
+
+    /// For how long an action has had time to help, once that is enough to judge it, and since what, in words: since it took
+    /// effect, or since it was decided where its time-out is over first.
+    fn due(&self, past: &PastAction, policy: &Policy, verify: &Verify) -> Option<(Millis, String)> {
+        let rung = policy.ladder.get(past.action.rung).filter(|rung| rung.action == past.action.kind);
+        let timeout = rung.and_then(|rung| rung.timeout);
+        let ago = self.now - past.action.decided_at;
+        let Some(settled_at) = past.settled_at.filter(|_| !past.is_under_way(self.now)) else {
+            // Nobody has confirmed it: without a time-out of its own it gets the time that such actions take.
+            let takes = self.times.p90(&past.action.actuator, past.action.kind);
+            let takes = takes.or(rung.map(|rung| rung.actuation_time)).unwrap_or_default();
+            let timeout = timeout.unwrap_or(takes + verify.after);
+            let what = || format!("it was decided, and nobody has confirmed it (time-out {})", span(timeout));
+            return (ago >= timeout).then(|| (ago, what()));
+        };
+        let since = self.now - settled_at;
+        if since > verify.after + JUDGED_WITHIN {
+            return None;
+        }
+        if since >= verify.after {
+            return Some((since, "it took effect".to_owned()));
+        }
+        let timeout = timeout.filter(|timeout| ago >= *timeout)?;
+        Some((ago, format!("it was decided (time-out {})", span(timeout))))
     }
 
     /// The share of the reckoned improvement of the signal's peak that came about.

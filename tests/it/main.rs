@@ -4,6 +4,7 @@ mod api;
 mod backtest;
 mod cli;
 mod config;
+mod crash;
 mod demo;
 mod deploy;
 mod e2e;

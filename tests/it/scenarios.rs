@@ -23,8 +23,8 @@ use forestall::forecast::{Eta, Foresight, Knowledge, Limit, Side};
 use forestall::health::{Assessment, ScalesWith, SignalAssessment, Standing};
 use forestall::model::{ComponentId, Labels, Millis, Timestamp};
 use forestall::plan::{
-    Action, ActionKind, Budget, Capacity, Carry, Change, Constraints, EvictPolicy, Gates, Ledger, Mode, Node, Outcome,
-    Pause, PauseScope, Plan, PlanInput, Policy, Rung, Selector, Verify, Window, Workload, plan,
+    Action, ActionKind, Budget, Capacity, Carry, Change, EvictPolicy, Gates, Ledger, Mode, Node, Outcome, Pause,
+    PauseScope, Plan, PlanInput, Policy, Rung, Window, Workload, plan,
 };
 
 mod properties;
@@ -90,10 +90,12 @@ impl Scenario {
                 }
                 ["outcome", outcome] => outcome.clone_into(&mut scenario.outcome),
                 ["approve", component] => {
-                    let offered =
-                        scenario.last.waiting.iter().find(|action| action.target.component == id_of(component));
-                    let id = offered.expect("something waits for it").id.clone();
+                    let id = scenario.offered(component);
                     scenario.input.gates.approved.insert(id);
+                }
+                ["decline", component] => {
+                    let id = scenario.offered(component);
+                    scenario.input.gates.declined.insert(id);
                 }
                 ["lost", component] => {
                     scenario.components.remove(component);
@@ -102,6 +104,12 @@ impl Scenario {
             }
         }
         answered
+    }
+
+    /// The id of what waits for a person on a component.
+    fn offered(&self, component: &str) -> String {
+        let offered = self.last.waiting.iter().find(|action| action.target.component == id_of(component));
+        offered.expect("something waits for it").id.clone()
     }
 
     fn tell(&mut self, line: &str) {
@@ -278,37 +286,36 @@ pub(crate) fn empty_input() -> PlanInput {
 pub(crate) fn base_policy(name: &str) -> Policy {
     Policy {
         name: name.to_owned(),
-        selector: Selector { kind: None, labels: BTreeMap::new() },
         mode: Mode::Act,
-        enter_above: 0.6,
         enter_cycles: 1,
-        exit_below: 0.2,
         exit_cycles: 2,
-        cost_miss: 20.0,
-        cost_action: 1.0,
-        efficacy: 0.8,
         ladder: vec![rung("scale_out")],
-        constraints: Constraints::default(),
-        evict: None,
-        budget: Budget { per: Millis::HOUR, actions_max: 10, share_max: 0.1 },
-        cooldown: Millis::MINUTE * 15,
-        expires_after: Millis::HOUR * 2,
-        verify: Some(Verify { after: Millis::MINUTE * 5, probability_drop: 0.3, escalate: true }),
-        windows: Vec::new(),
-        holdout: 0.0,
+        budgets: vec![Budget { actions_max: 10, ..Budget::default() }],
+        ..Policy::default()
     }
 }
 
-fn rung(name: &str) -> Rung {
-    let (action, time) = name.split_once('@').unwrap_or((name, "2m"));
+/// `ACTION` or `ACTION@ACTUATION_TIME` or `ACTION@ACTUATION_TIME@TIMEOUT`.
+fn rung(text: &str) -> Rung {
+    let parts: Vec<&str> = text.split('@').collect();
     Rung {
-        action: kind_of(action),
-        actuator: "cluster".to_owned(),
-        step: None,
         replicas_max: Some(20),
         resources: vec!["cpu".to_owned(), "memory".to_owned()],
-        factor_max: 2.0,
-        actuation_time: millis(time),
+        actuation_time: parts.get(1).map_or(Millis::MINUTE * 2, |time| millis(time)),
+        timeout: parts.get(2).map(|time| millis(time)),
+        ..Rung::new(kind_of(parts[0]), "cluster")
+    }
+}
+
+/// `ACTIONS:COUNT:PER`, of actions joined by `+`, or `all`.
+fn budget(text: &str) -> Budget {
+    let parts: Vec<&str> = text.split(':').collect();
+    let [actions, count, per] = parts[..] else { panic!("`{text}` is no budget") };
+    Budget {
+        per: millis(per),
+        actions_max: number(count),
+        share_max: 0.0,
+        actions: actions.split('+').filter(|action| *action != "all").map(kind_of).collect(),
     }
 }
 
@@ -327,17 +334,21 @@ fn set_policy(policy: &mut Policy, key: &str, value: &str) {
         "max" => policy.ladder.iter_mut().for_each(|rung| rung.replicas_max = Some(number(value))),
         "step" => policy.ladder.iter_mut().for_each(|rung| rung.step = Some(number(value))),
         "cpu_per_node" => _ = policy.constraints.max_per_node.insert("cpu".to_owned(), number(value)),
-        "avoid_at_risk" => policy.constraints.avoid_at_risk = true,
+        "avoid_at_risk" => policy.constraints.avoid_at_risk = value != "no",
         "only" => _ = policy.constraints.node_selector.insert("pool".to_owned(), value.to_owned()),
+        "prefer" => _ = policy.constraints.node_preferred.insert("pool".to_owned(), value.to_owned()),
         "min_available" => policy.constraints.min_available = number(value),
         "evict_below" => policy.evict = Some(EvictPolicy { below_priority: number(value), min_impact: 0.5 }),
-        "budget" => policy.budget.actions_max = number(value),
-        "share" => policy.budget.share_max = number(value),
+        "budget" => policy.budgets[0].actions_max = number(value),
+        "share" => policy.budgets[0].share_max = number(value),
+        "budgets" => policy.budgets.extend(value.split(',').map(budget)),
         "cooldown" => policy.cooldown = millis(value),
         "expires" => policy.expires_after = millis(value),
         "escalate" => policy.verify.as_mut().expect("there by default").escalate = value != "no",
         "verify" => policy.verify = None,
         "holdout" => policy.holdout = number(value),
+        "approve_within" => policy.approve_within = Some(millis(value)),
+        "explore" => policy.explore = true,
         "deny" | "allow" => policy.windows.push(window(key == "deny", value)),
         _ => panic!("no policy field `{key}`"),
     }

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::cli::progress::Progress;
 use crate::cli::readers::openmetrics::Labelled;
 use crate::config::Settings;
-use crate::cycle::{Cycle, Report, predict_rules};
+use crate::cycle::{Cycle, Report, RuleQuality, predict_rules};
 use crate::forecast::{Foresight, Side};
 use crate::health::{
-    Alarm, AlarmChange, AlarmPolicy, Assessment, Episode, Failure, Moment, PredictRule, Resolution, SignalAssessment,
+    Alarm, AlarmChange, AlarmPolicy, Announced, Assessment, Episode, Failure, Moment, PredictRule, Resolution,
+    SignalAssessment,
 };
 use crate::model::{ComponentId, Millis, Timestamp};
 use crate::plan::{ActionKind, Gates, Ledger, Mode, Outcome, Plan, Reason};
@@ -44,7 +45,6 @@ pub(super) struct Point {
 #[derive(Debug)]
 pub(super) struct Track {
     alarm: Alarm,
-    policy: AlarmPolicy,
     beyond_since: BTreeMap<String, Timestamp>,
     breached: bool,
     seen_at: Timestamp,
@@ -132,7 +132,8 @@ pub(super) fn replay(
     let mut fed: Vec<usize> = vec![0; series.len()];
     let mut replayed =
         Replayed { span, passes: 0, tracks: BTreeMap::new(), would_do: WouldDo::default(), faults: BTreeMap::new() };
-    let mut recorder = Recorder { settings, play, held_back: BTreeMap::new() };
+    let policies = predict_rules(settings).map(|rule| (rule.name.clone(), play.policy(rule))).collect();
+    let mut recorder = Recorder { settings, policies, held_back: BTreeMap::new() };
     let mut expired_at = span.0;
     let mut now = span.0;
     while now <= span.1 {
@@ -187,32 +188,25 @@ fn write_down(ledger: &mut Ledger, plan: &Plan, now: Timestamp) {
 /// Takes out of each report what is scored.
 struct Recorder<'a> {
     settings: &'a Settings,
-    play: Play,
+    /// When each rule's components fire, as far as it has been taught.
+    policies: BTreeMap<String, AlarmPolicy>,
     /// What the last plan held back, and why.
     held_back: BTreeMap<ComponentId, Reason>,
 }
 
 impl Recorder<'_> {
     fn take(&mut self, report: &Report, replayed: &mut Replayed, now: Timestamp) {
-        for quality in &report.quality {
-            let before_breaches = |(resolution, count): &(Resolution, u64)| match resolution {
-                Resolution::TruePositive | Resolution::FalseNegative => *count,
-                _ => 0,
-            };
-            let predictions = quality.counts.iter().map(before_breaches).sum();
-            let recall = quality.windows.last().and_then(|window| window.recall);
-            for (_, track) in replayed.tracks.iter_mut().filter(|((rule, _), _)| *rule == quality.rule) {
-                track.policy = track.policy.taught(recall, predictions);
-            }
-        }
+        self.teach(report);
         for assessment in &report.assessments {
             for rule in predict_rules(self.settings).filter(|rule| rule.kind == assessment.component.kind) {
                 self.take_rule(rule, assessment, &mut replayed.tracks, now);
             }
         }
         // A component that is no longer assessed says nothing any more.
-        for track in replayed.tracks.values_mut().filter(|track| track.seen_at < now) {
-            track.note(&Foresight::unknown(now, "it is over"), now);
+        for ((rule, _), track) in replayed.tracks.iter_mut().filter(|(_, track)| track.seen_at < now) {
+            if let Some(policy) = self.policies.get(rule) {
+                track.note(&Foresight::unknown(now, "it is over"), policy, now);
+            }
             track.seen_at = now;
         }
         for action in &report.plan.actions {
@@ -234,6 +228,23 @@ impl Recorder<'_> {
         }
     }
 
+    /// Lets each rule's alarms know how well its predictions, and those of its kind, have announced breaches.
+    fn teach(&mut self, report: &Report) {
+        let of_rule: BTreeMap<&str, Announced> =
+            report.quality.iter().map(|quality| (quality.rule.as_str(), announced(quality))).collect();
+        let of_rule = |rule: &PredictRule| of_rule.get(rule.name.as_str()).copied().unwrap_or_default();
+        let mut of_kind: BTreeMap<&str, Announced> = BTreeMap::new();
+        for rule in predict_rules(self.settings) {
+            let kind = of_kind.entry(&rule.kind).or_default();
+            *kind = kind.and(of_rule(rule));
+        }
+        for rule in predict_rules(self.settings) {
+            if let (Some(policy), Some(kind)) = (self.policies.get_mut(&rule.name), of_kind.get(rule.kind.as_str())) {
+                *policy = policy.taught(of_rule(rule), *kind);
+            }
+        }
+    }
+
     fn take_rule(
         &self,
         rule: &PredictRule,
@@ -246,18 +257,25 @@ impl Recorder<'_> {
         if signals.is_empty() {
             return;
         }
+        let Some(policy) = self.policies.get(&rule.name) else { return };
         let keeps_course = tracks.len() < COURSES_MAX;
         let key = (rule.name.clone(), assessment.component.clone());
-        let track = tracks.entry(key).or_insert_with(|| Track::new(self.play.policy(rule), keeps_course));
-        track.take(&signals, now);
+        let track = tracks.entry(key).or_insert_with(|| Track::new(keeps_course));
+        track.take(&signals, policy, now);
     }
 }
 
+fn announced(quality: &RuleQuality) -> Announced {
+    let count =
+        |of: Resolution| quality.counts.iter().filter(|(one, _)| *one == of).map(|(_, count)| *count).sum::<u64>();
+    let warned = count(Resolution::TruePositive);
+    Announced { predictions: warned + count(Resolution::FalseNegative), warned }
+}
+
 impl Track {
-    fn new(policy: AlarmPolicy, keeps_course: bool) -> Track {
+    fn new(keeps_course: bool) -> Track {
         Track {
             alarm: Alarm::default(),
-            policy,
             beyond_since: BTreeMap::new(),
             breached: false,
             seen_at: Timestamp(i64::MIN),
@@ -272,7 +290,7 @@ impl Track {
         }
     }
 
-    fn take(&mut self, signals: &[&SignalAssessment], now: Timestamp) {
+    fn take(&mut self, signals: &[&SignalAssessment], policy: &AlarmPolicy, now: Timestamp) {
         self.seen_at = now;
         self.span = (self.span.0.min(now), now);
         for signal in signals {
@@ -282,21 +300,21 @@ impl Track {
             self.inside.0 += u64::from(!outside);
             self.inside.1 += 1;
         }
-        self.note_breach(signals, now);
+        self.note_breach(signals, policy, now);
         // The likeliest to breach; the first in the order of the report where they are alike.
         let said = |signal: &SignalAssessment| signal.foresight.probability.unwrap_or(-1.0);
         let Some(worst) = signals.iter().rev().max_by(|a, b| said(a).total_cmp(&said(b))) else { return };
         let foresight = &worst.foresight;
         let probability = foresight.probability;
-        self.note(foresight, now);
+        self.note(foresight, policy, now);
         if now >= self.next_cell {
-            self.next_cell = now + self.policy.hold;
+            self.next_cell = now + policy.hold;
             if let Some(probability) = probability.filter(|_| !self.breached) {
                 let raw = signals.iter().filter_map(|signal| signal.foresight.probability_raw).fold(0.0, f64::max);
                 self.moments.push(Moment { at: now, probability, raw });
             }
             if self.keeps_course {
-                let fresh = foresight.age.is_some_and(|age| age < self.policy.hold.max(Millis(1)));
+                let fresh = foresight.age.is_some_and(|age| age < policy.hold.max(Millis(1)));
                 self.course.push(Point {
                     at: now,
                     value: foresight.current.filter(|_| fresh),
@@ -308,11 +326,11 @@ impl Track {
     }
 
     /// Hands what is foreseen to the alarm. While a signal of the component is in breach, nothing is.
-    fn note(&mut self, foresight: &Foresight, now: Timestamp) {
+    fn note(&mut self, foresight: &Foresight, policy: &AlarmPolicy, now: Timestamp) {
         let nothing = Foresight::unknown(now, "in breach");
         let foresight = if self.breached { &nothing } else { foresight };
         let probability = foresight.probability;
-        match self.alarm.take(foresight, &self.policy, now) {
+        match self.alarm.take(foresight, policy, now) {
             AlarmChange::Starts => {
                 let probability = probability.unwrap_or(0.0);
                 let eta = foresight.eta.q50.or(foresight.eta.q10);
@@ -347,14 +365,14 @@ impl Track {
         }
     }
 
-    fn note_breach(&mut self, signals: &[&SignalAssessment], now: Timestamp) {
+    fn note_breach(&mut self, signals: &[&SignalAssessment], policy: &AlarmPolicy, now: Timestamp) {
         let breached: Vec<&SignalAssessment> =
             signals.iter().filter(|signal| signal.foresight.breached).copied().collect();
         let began = breached.iter().filter_map(|signal| self.beyond_since.get(&signal.signal)).min().copied();
         match (self.breached, !breached.is_empty()) {
             (false, true) => {
                 let at = began.unwrap_or(now);
-                let close = self.policy.hold * CELLS_BETWEEN_FAILURES;
+                let close = policy.hold * CELLS_BETWEEN_FAILURES;
                 match self.failures.last_mut().filter(|last| last.until.is_some_and(|until| at - until < close)) {
                     Some(last) => last.until = None,
                     None => self.failures.push(Failure { at, until: None }),

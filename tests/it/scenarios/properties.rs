@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use forestall::model::{Millis, Timestamp};
-use forestall::plan::{ActionKind, Change, EvictPolicy, Mode, Node, Outcome, Plan, PlanInput, Reason, plan};
+use forestall::plan::{Action, ActionKind, Change, EvictPolicy, Mode, Node, Outcome, Plan, PlanInput, Reason, plan};
 use proptest::prelude::*;
 
 use super::{assessment, base_policy, empty_input, rung, set_probability, take_effect, workload};
@@ -24,7 +24,7 @@ fn input(components: &[Made], nodes: usize, spare_half_cores: u32, evicts: bool)
     policy.ladder = vec![rung("scale_out"), rung("migrate")];
     policy.constraints.max_per_node = BTreeMap::from([("cpu".to_owned(), 0.9)]);
     policy.evict = evicts.then_some(EvictPolicy { below_priority: 3, min_impact: 0.4 });
-    policy.budget.actions_max = 4;
+    policy.budgets[0].actions_max = 4;
     input.policies.push(policy);
     let mut used = vec![0.0; nodes];
     for (index, (p, loss, impact, replicas, min, half_cores, priority, node)) in components.iter().enumerate() {
@@ -52,11 +52,65 @@ fn input(components: &[Made], nodes: usize, spare_half_cores: u32, evicts: bool)
     input
 }
 
+/// What is expected to be lost in all: if nothing is done, and if the plan's actions on their own components prevent no
+/// more than their share of failures. Who gives way loses the share of its impact that is taken, and all of it where
+/// what is left does not carry what is foreseen of it.
+fn losses(input: &PlanInput, plan: &Plan) -> (f64, f64) {
+    let policy = &input.policies[0];
+    let (mut before, mut after) = (0.0, 0.0);
+    for about in &input.assessments {
+        let done = plan.actions.iter().find(|action| action.target.component == about.component);
+        before += about.expected_loss;
+        after += match done.map(|action| (action.kind, &action.change)) {
+            Some((ActionKind::Evict, Change::Replicas { from, to })) if from > to => {
+                let foresight = &about.signals[0].foresight;
+                let (peak, limit) = (foresight.peak_q90.expect("foreseen"), foresight.limit.expect("there is one"));
+                let is_carried = peak * f64::from(*from) < limit.threshold * f64::from(*to);
+                let share = if is_carried { f64::from(from - to) / f64::from(*from) } else { 1.0 };
+                about.expected_loss.max(about.impact * share)
+            }
+            Some(_) => about.expected_loss * (1.0 - policy.efficacy),
+            None => about.expected_loss,
+        };
+    }
+    (before, after)
+}
+
+/// That no action turns another one round within half an hour, and none follows two that had no effect.
+fn check_history(input: &PlanInput, plan: &Plan) {
+    let gives = |action: &Action| match &action.change {
+        Change::Replicas { from, to } => to > from,
+        _ => action.undoes.is_none(),
+    };
+    for action in plan.actions.iter() {
+        let earlier =
+            input.ledger.actions.iter().filter(|past| past.action.target.component == action.target.component);
+        for past in earlier.clone() {
+            let ago = input.now - past.action.decided_at;
+            let opposite = gives(&past.action) != gives(action);
+            assert!(
+                !opposite || ago >= Millis::MINUTE * 30,
+                "{} turns {} round after {ago}",
+                action.id,
+                past.action.id
+            );
+        }
+        let judged = plan.verdicts.iter().filter(|verdict| !verdict.effective).map(|verdict| &verdict.action_id);
+        let judged: BTreeSet<&String> = judged.collect();
+        let in_vain = earlier.filter(|past| {
+            (past.effective == Some(false) || judged.contains(&past.action.id))
+                && input.now - past.action.decided_at < Millis::DAY
+        });
+        let helps = action.undoes.is_none() && action.kind != ActionKind::Evict;
+        assert!(!helps || in_vain.count() < 2, "{} follows two that had no effect", action.id);
+    }
+}
+
 fn bytes(plan: &Plan) -> String {
     serde_json::to_string(plan).expect("a plan can be written")
 }
 
-fn cpu_of(input: &PlanInput, action: &forestall::plan::Action) -> f64 {
+fn cpu_of(input: &PlanInput, action: &Action) -> f64 {
     let workload = input.capacity.workloads.iter().find(|w| w.component == action.target.component);
     workload.expect("it is known").per_replica["cpu"]
 }
@@ -64,12 +118,18 @@ fn cpu_of(input: &PlanInput, action: &forestall::plan::Action) -> f64 {
 /// What holds for each plan by itself.
 fn check(input: &PlanInput, plan: &Plan) {
     let policy = &input.policies[0];
-    let budget = policy.budget.limit(input.assessments.len());
-    let spent = input.ledger.actions.iter().filter(|past| {
-        past.action.undoes.is_none() && !past.action.dry_run && past.action.decided_at > input.now - policy.budget.per
-    });
-    let new = plan.actions.iter().filter(|action| action.undoes.is_none());
-    assert!(new.clone().count() == 0 || spent.count() + new.count() <= budget, "over budget");
+    for budget in &policy.budgets {
+        let limit = budget.limit(input.assessments.len());
+        let counts = |action: &&Action| {
+            action.undoes.is_none()
+                && !action.dry_run
+                && (budget.actions.is_empty() || budget.actions.contains(&action.kind))
+                && action.decided_at > input.now - budget.per
+        };
+        let spent = input.ledger.actions.iter().map(|past| &past.action).filter(counts).count();
+        let new = plan.actions.iter().filter(counts).count();
+        assert!(new == 0 || spent + new <= limit, "over budget: {spent} + {new} of {limit} ({budget:?})");
+    }
     let mains = plan.actions.iter().filter(|action| action.undoes.is_none() && action.kind != ActionKind::Evict);
     assert!(mains.count() <= (input.assessments.len() / 10).max(1), "over the blast radius");
     let mut touched = BTreeSet::new();
@@ -79,7 +139,7 @@ fn check(input: &PlanInput, plan: &Plan) {
         assert!(ids.insert(&action.id), "two actions are called {}", action.id);
         let Some(main) = &action.makes_room_for else { continue };
         let main = plan.actions[index..].iter().find(|other| &other.id == main).expect("it makes room for a later one");
-        let find = |action: &forestall::plan::Action| {
+        let find = |action: &Action| {
             let of = &action.target.component;
             let workload = input.capacity.workloads.iter().find(|w| &w.component == of).expect("it is known");
             (workload, input.assessments.iter().find(|a| &a.component == of).expect("it is assessed"))
@@ -138,6 +198,27 @@ proptest! {
     }
 
     #[test]
+    fn a_plan_leaves_no_more_to_be_lost_than_doing_nothing(
+        components in prop::collection::vec((made(), 0..12u32), 10..40),
+        nodes in 1..4usize,
+        spare in 0..4u32,
+    ) {
+        let (made, peaks): (Vec<Made>, Vec<u32>) = components.into_iter().unzip();
+        let mut input = input(&made, nodes, spare, true);
+        input.policies[0].budgets[0].actions_max = 40;
+        for (about, peak) in input.assessments.iter_mut().zip(peaks) {
+            // What is not at risk is busy to any degree below its threshold.
+            if about.probability.is_some_and(|p| p < 0.6) {
+                about.signals[0].foresight.peak_q90 = Some(f64::from(peak) / 10.0 * 0.75);
+            }
+            about.expected_loss = about.expected_loss.min(about.impact);
+        }
+        let plan = plan(&input);
+        let (before, after) = losses(&input, &plan);
+        prop_assert!(after <= before + 1e-9, "{after} instead of {before}: {:#?}", plan.actions);
+    }
+
+    #[test]
     fn promises_no_more_than_there_is_on_any_nodes(
         components in prop::collection::vec(made(), 10..40),
         nodes in 2..6usize,
@@ -192,6 +273,7 @@ proptest! {
             input.assessments.iter_mut().for_each(|about| about.at = input.now);
             let plan = plan(&input);
             check(&input, &plan);
+            check_history(&input, &plan);
             input.carry = plan.carry.clone();
             input.ledger.note(&plan);
             let outcome = [Outcome::Confirmed, Outcome::Applied, Outcome::Failed, Outcome::Unchanged][outcome as usize];
@@ -256,7 +338,7 @@ fn plans_ten_thousand_components_on_a_thousand_nodes() {
         })
         .collect();
     let mut input = input(&components, 1000, 1, true);
-    input.policies[0].budget.share_max = 1.0;
+    input.policies[0].budgets[0].share_max = 1.0;
     let started = now();
     let plan = plan(&input);
     let took = now() - started;
@@ -284,7 +366,7 @@ fn looks_in_vain_for_room_quickly() {
         .collect();
     let mut input = input(&components, 1000, 0, true);
     input.policies[0].mode = Mode::Approve;
-    input.policies[0].budget.share_max = 1.0;
+    input.policies[0].budgets[0].share_max = 1.0;
     let started = now();
     let plan = plan(&input);
     let took = now() - started;
