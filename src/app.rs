@@ -134,6 +134,14 @@ impl App {
         })
     }
 
+    /// The same app with what carries plans out changed: for simulations of whom it acts on. A reload goes back to what the
+    /// settings name.
+    pub fn with_executor(self, change: impl FnOnce(Executor) -> Executor) -> App {
+        let executor = change(Executor::clone(&self.executor.load()));
+        self.executor.store(Arc::new(executor));
+        self
+    }
+
     /// What handlers see; also for tests and the demo.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared

@@ -108,7 +108,11 @@ impl<'a> Planner<'a> {
         let nodes_at_risk: BTreeSet<&str> = nodes_at_risk.map(|node| name_of(node)).collect();
         let room = Room::of(&input.capacity, &nodes_at_risk);
         let past = Past::of(&input.ledger);
-        let victims = Victims::of(&input.capacity, &room, &assessed, &busy(&past, input.now));
+        let mut spared = busy(&past, input.now);
+        // What nothing is known of may be in trouble itself: it is not the one to take from.
+        let silent = |assessment: &Assessment| gates::is_silent(assessment, &input.gates, input.now);
+        spared.extend(assessed.iter().filter(|(_, assessment)| silent(assessment)).map(|(key, _)| key.clone()));
+        let victims = Victims::of(&input.capacity, &room, &assessed, &spared);
         let mut groups = vec![0; input.policies.len()];
         let mut streaks = BTreeMap::new();
         for candidate in &candidates {

@@ -41,6 +41,9 @@ pub struct Carry {
     /// `decided_at`, for as long as [`Policy::offer_lasts`] says.
     #[serde(default)]
     pub waiting: BTreeMap<String, Vec<Action>>,
+    /// Component that holds something of ours → since when it has not been seen.
+    #[serde(default)]
+    pub unseen: BTreeMap<String, Timestamp>,
     /// Component → its last offer that a person declined or nobody answered: it is not made again for now.
     #[serde(default)]
     pub withheld: BTreeMap<String, Withheld>,
