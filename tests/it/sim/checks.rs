@@ -19,7 +19,7 @@ const OPPOSITE: Millis = Millis(30 * Millis::MINUTE.0);
 /// What was promised may not show in what runs for so long.
 const SHOWS_AFTER: Millis = Millis(15 * Millis::MINUTE.0);
 /// A plan later than so many intervals after the last means that the clock was set or that we stood still.
-const JUMP: i64 = 10;
+const JUMP: i64 = 3;
 
 /// Something that must hold does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +114,7 @@ pub(crate) struct Tally {
     pub(crate) ineffective: u64,
     pub(crate) latched: u64,
     pub(crate) breakers: u64,
+    pub(crate) scrape_faults: u64,
     pub(crate) disowned: u64,
     pub(crate) kills: u64,
     pub(crate) clock_steps: u64,
@@ -130,6 +131,7 @@ impl Tally {
         self.ineffective += other.ineffective;
         self.latched += other.latched;
         self.breakers += other.breakers;
+        self.scrape_faults += other.scrape_faults;
         self.disowned += other.disowned;
         self.kills += other.kills;
         self.clock_steps += other.clock_steps;
@@ -143,7 +145,7 @@ type Held = Result<(), String>;
 #[derive(Debug)]
 pub(crate) struct Checker {
     rules: Vec<Rules>,
-    interval: Millis,
+    pub(crate) interval: Millis,
     start_hold: Millis,
     started_at: Timestamp,
     /// The last plan of this process.
@@ -157,6 +159,8 @@ pub(crate) struct Checker {
     entered: BTreeSet<String>,
     /// Kind → when too much of it was at risk the last time.
     mass: BTreeMap<String, Timestamp>,
+    /// Kind → those that the last pass heard of.
+    heard: BTreeMap<&'static str, BTreeSet<ComponentId>>,
     /// Kinds whose breaker a person has released.
     released_kinds: BTreeSet<String>,
     /// Component → when a person released its latch.
@@ -178,6 +182,7 @@ impl Checker {
             streaks: BTreeMap::new(),
             entered: BTreeSet::new(),
             mass: BTreeMap::new(),
+            heard: BTreeMap::new(),
             released_kinds: BTreeSet::new(),
             unlatched: BTreeMap::new(),
             broken: Vec::new(),
@@ -192,6 +197,7 @@ impl Checker {
         self.streaks.clear();
         // A breaker does not outlive its process; the hold after a start stands in for it.
         self.mass.clear();
+        self.heard.clear();
     }
 
     pub(crate) fn say(&mut self, invariant: &'static str, cycle: u32, held: Held) {
@@ -253,22 +259,32 @@ impl Checker {
 
     /// What is at risk, how long for, and what people released.
     fn take_in(&mut self, moment: &Moment<'_>) {
-        for name in moment.released {
-            if name.contains('/') {
-                self.unlatched.insert(name.clone(), moment.now);
-            } else {
-                self.released_kinds.insert(name.clone());
-            }
-        }
+        // A clock that was set back begins the hold anew.
+        self.started_at = self.started_at.min(moment.now);
+        let components = moment.released.iter().filter(|name| name.contains('/'));
+        self.unlatched.extend(components.map(|name| (name.clone(), moment.now)));
         for kind in Kind::ALL {
             let of_kind = || moment.assessments.iter().filter(|a| a.component.kind == kind.name());
+            let heard: BTreeSet<ComponentId> =
+                of_kind().filter(|a| !self.is_silent(a, moment.now)).map(|a| a.component.clone()).collect();
+            let before = self.heard.insert(kind.name(), heard).unwrap_or_default();
+            let silent = before.difference(&self.heard[kind.name()]).count();
+            let fell_silent = silent >= 2 && silent as f64 > 0.25 * before.len() as f64 && of_kind().next().is_some();
+            if fell_silent {
+                // What a person released before was something else.
+                self.tally.scrape_faults += 1;
+                self.released_kinds.remove(kind.name());
+            }
+            if moment.released.contains(kind.name()) {
+                self.released_kinds.insert(kind.name().to_owned());
+            }
             let at_risk = of_kind().filter(|a| matches!(a.standing, Standing::AtRisk | Standing::Failing)).count();
             // A clock that went back does not keep a breaker open for longer.
             let last = self.mass.get(kind.name()).map(|last| moment.now.min(*last));
             if let Some(last) = last {
                 self.mass.insert(kind.name().to_owned(), last);
             }
-            if at_risk > 3 && at_risk as f64 > 0.4 * of_kind().count() as f64 {
+            if fell_silent || (at_risk > 3 && at_risk as f64 > 0.4 * of_kind().count() as f64) {
                 self.mass.insert(kind.name().to_owned(), moment.now);
                 self.tally.breakers += u64::from(last.is_none());
             } else if last.is_some_and(|last| moment.now - last >= CALM) {
@@ -300,6 +316,12 @@ impl Checker {
         let known = known && assessment.expected_loss.is_finite();
         let old = now - assessment.at > self.interval * 2;
         assessment.probability.filter(|p| known && !old && p.is_finite())
+    }
+
+    /// Whether nothing is heard of a component: neither known nor on the way to be.
+    fn is_silent(&self, assessment: &Assessment, now: Timestamp) -> bool {
+        let learns = assessment.standing == Standing::Learning && now - assessment.at <= self.interval * 2;
+        !learns && self.fresh(assessment, now).is_none()
     }
 
     fn note_row(&mut self, written: &Written) {
@@ -592,12 +614,15 @@ impl Checker {
     /// Evicting in circles (autoscaler#2715, #6884): one action per component in a cool-down, and none while one is under way.
     fn inv_one_action_per_component_per_cooldown(&self, moment: &Moment<'_>, action: &Action, rules: &Rules) -> Held {
         let key = action.target.component.to_string();
-        if let Some(deed) = self.deeds_on(&key).find(|deed| deed.outcome.is_none()) {
+        // What was not confirmed in time has no effect: then the next rung of the ladder is tried.
+        let escalates =
+            |deed: &Deed| rules.escalates && deed.effective == Some(false) && deed.action.rung + 1 < rules.ladder.len();
+        if let Some(deed) = self.deeds_on(&key).find(|deed| deed.outcome.is_none() && !escalates(deed)) {
             return Err(format!("{} acts on {key} while {} is under way", action.id, deed.action.id));
         }
         let Some(last) = self.deeds_on(&key).find(|deed| deed.is_main()) else { return Ok(()) };
         let ago = moment.now - last.action.decided_at;
-        let escalates = rules.escalates && last.effective == Some(false) && last.action.rung + 1 < rules.ladder.len();
+        let escalates = escalates(last);
         if ago >= rules.cooldown || escalates {
             return Ok(());
         }

@@ -335,12 +335,14 @@ impl Run {
         self.script.disk_full = 0.0;
         (self.full_until, self.down_until) = (self.full_until.min(self.cycle + 1), 0);
         self.mode = Mode::Act;
+        let interval = Millis::MINUTE * 9;
+        self.settings.global.evaluation_interval = interval;
+        self.checker.interval = interval;
         if let Some(app) = &self.app {
             app.shared().settings.store(Arc::new(self.settings_in_force()));
         }
         let longest =
             self.script.rules.iter().map(|rules| rules.expires_after + rules.cooldown).max().unwrap_or_default();
-        let interval = self.script.interval * 9;
         // Behind a clock that was set back everything waits until it is as late again.
         let behind = (Millis::ZERO - self.ahead).max(Millis::ZERO) + self.ahead.max(Millis::ZERO);
         let until = self.site.world.lock().now + longest * 2 + Millis::HOUR * 2 + behind;
