@@ -85,6 +85,11 @@ impl Cycle {
         Cycle::default()
     }
 
+    /// Goes on from what the last plan of an earlier process handed on.
+    pub fn resume(&mut self, carry: Carry) {
+        self.carry = carry;
+    }
+
     /// One pass: evaluate the rules, foresee each signal, assess and rank the components, measure what is free, plan.
     pub fn run(&mut self, store: &Store, settings: &Settings, ledger: Ledger, gates: Gates, now: Timestamp) -> Report {
         let mut observer = Observer::new(store, settings, now);

@@ -128,6 +128,18 @@ pub enum PauseScope {
     Component(String),
 }
 
+impl PauseScope {
+    /// What sort of thing it is for, in one word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            PauseScope::All => "all",
+            PauseScope::Policy(_) => "policy",
+            PauseScope::Kind(_) => "kind",
+            PauseScope::Component(_) => "component",
+        }
+    }
+}
+
 /// A person's word that nothing is done, taken back or running out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {

@@ -105,7 +105,8 @@ impl<'a> Planner<'a> {
     fn is_due(&self, past: &PastAction) -> bool {
         let expired = past.action.expires_at.is_some_and(|at| at <= self.now);
         let main = past.action.makes_room_for.as_deref().and_then(|id| self.past.get(id));
-        let in_vain = main.is_some_and(|main| matches!(main.outcome, Some(Outcome::Failed | Outcome::Expired)));
+        let in_vain = main
+            .is_some_and(|main| matches!(main.outcome, Some(Outcome::Failed | Outcome::Expired | Outcome::Cancelled)));
         past.is_in_force() && past.action.undo.is_some() && (expired || in_vain)
     }
 

@@ -9,7 +9,7 @@ use forestall::model::{ComponentId, Millis, Timestamp};
 use forestall::plan::{Action, ActionKind, Capacity, Change, Mode, Outcome, Reason, Workload};
 
 use super::script::{Rules, share};
-use super::target::{Call, Row, Written};
+use super::target::{ATTEMPTS_MAX, Call, Row, Written};
 use super::world::{Effect, Kind};
 
 /// Too much of a kind at risk: nothing is done until it has been calm for so long.
@@ -42,8 +42,9 @@ struct Deed {
 }
 
 impl Deed {
+    /// Whether something was done, or may have been, that is not giving back. What a person called off was not.
     fn is_act(&self) -> bool {
-        self.action.undoes.is_none()
+        self.action.undoes.is_none() && self.outcome != Some(Outcome::Cancelled)
     }
 
     fn is_main(&self) -> bool {
@@ -116,6 +117,8 @@ pub(crate) struct Tally {
     pub(crate) breakers: u64,
     pub(crate) scrape_faults: u64,
     pub(crate) disowned: u64,
+    pub(crate) unknown: u64,
+    pub(crate) cancelled: u64,
     pub(crate) kills: u64,
     pub(crate) clock_steps: u64,
     pub(crate) given_back: u64,
@@ -133,6 +136,8 @@ impl Tally {
         self.breakers += other.breakers;
         self.scrape_faults += other.scrape_faults;
         self.disowned += other.disowned;
+        self.unknown += other.unknown;
+        self.cancelled += other.cancelled;
         self.kills += other.kills;
         self.clock_steps += other.clock_steps;
         self.given_back += other.given_back;
@@ -195,8 +200,6 @@ impl Checker {
         self.started_at = at;
         self.last_plan = None;
         self.streaks.clear();
-        // A breaker does not outlive its process; the hold after a start stands in for it.
-        self.mass.clear();
         self.heard.clear();
     }
 
@@ -249,8 +252,9 @@ impl Checker {
         }
         for call in moment.calls {
             self.say("inv_no_effect_without_intent", cycle, inv_no_effect_without_intent(call));
+            self.say("inv_paused_does_nothing", cycle, inv_paused_does_nothing(call));
             self.say("inv_observe_touches_nothing", cycle, self.inv_observe_touches_nothing(moment, call));
-            self.say("inv_an_id_means_one_thing", cycle, self.inv_an_id_means_one_thing(call));
+            self.say("inv_an_id_means_one_thing", cycle, self.inv_an_id_means_one_thing(call, moment.calls));
         }
         if planned {
             self.last_plan = Some(moment.now);
@@ -275,9 +279,6 @@ impl Checker {
                 self.tally.scrape_faults += 1;
                 self.released_kinds.remove(kind.name());
             }
-            if moment.released.contains(kind.name()) {
-                self.released_kinds.insert(kind.name().to_owned());
-            }
             let at_risk = of_kind().filter(|a| matches!(a.standing, Standing::AtRisk | Standing::Failing)).count();
             // A clock that went back does not keep a breaker open for longer.
             let last = self.mass.get(kind.name()).map(|last| moment.now.min(*last));
@@ -290,6 +291,9 @@ impl Checker {
             } else if last.is_some_and(|last| moment.now - last >= CALM) {
                 self.mass.remove(kind.name());
                 self.released_kinds.remove(kind.name());
+            }
+            if self.mass.contains_key(kind.name()) && moment.released.contains(kind.name()) {
+                self.released_kinds.insert(kind.name().to_owned());
             }
         }
         let mut streaks = BTreeMap::new();
@@ -339,14 +343,18 @@ impl Checker {
                     disowned: false,
                 };
                 self.tally.acts += u64::from(deed.is_main());
-                self.tally.undos += u64::from(!deed.is_act());
+                self.tally.undos += u64::from(deed.action.undoes.is_some());
                 self.tally.evictions += u64::from(deed.is_act() && !deed.is_main());
                 self.deeds.insert(action.id.clone(), deed);
             }
             Row::Outcome(id, outcome) => {
                 let Some(deed) = self.deeds.get_mut(id) else { return };
                 (deed.outcome, deed.settled_at) = (Some(*outcome), written.at);
-                let given_back = outcome.took_effect() || matches!(outcome, Outcome::Unchanged | Outcome::Reverted);
+                self.tally.unknown += u64::from(*outcome == Outcome::Unknown);
+                self.tally.cancelled += u64::from(*outcome == Outcome::Cancelled);
+                // What may not have been given back still has to be.
+                let given_back =
+                    matches!(outcome, Outcome::Confirmed | Outcome::Applied | Outcome::Unchanged | Outcome::Reverted);
                 if let Some(original) = deed.action.undoes.clone().filter(|_| given_back)
                     && let Some(original) = self.deeds.get_mut(&original)
                 {
@@ -449,6 +457,17 @@ fn inv_no_effect_without_intent(call: &Call) -> Held {
         return Ok(());
     }
     Err(format!("{} was sent to {} without an intent in the journal", call.action.id, call.port.name))
+}
+
+/// Drained what a person had uncordoned (draino#17): what a person paused is left alone from that moment on, in the middle
+/// of a plan, of attempts, and after a restart.
+fn inv_paused_does_nothing(call: &Call) -> Held {
+    match &call.paused {
+        None => Ok(()),
+        Some(scope) => {
+            Err(format!("attempt {} of {} was sent though {scope:?} is paused", call.attempt, call.action.id))
+        }
+    }
 }
 
 /// Evicting in circles (descheduler#707): nothing is given to and taken from in one plan.
@@ -706,7 +725,7 @@ impl Checker {
 
     /// Duplicates to a webhook (alertmanager#4108): one id is one change, sent by one process, and no more often than its
     /// target allows; where a target does not know an action again, once.
-    fn inv_an_id_means_one_thing(&self, call: &Call) -> Held {
+    fn inv_an_id_means_one_thing(&self, call: &Call, all: &[Call]) -> Held {
         let Some(deed) = self.deeds.get(&call.action.id) else {
             return Err(format!("{} was sent without an intent", call.action.id));
         };
@@ -716,7 +735,15 @@ impl Checker {
         if deed.action.change != call.action.change || deed.action.target != call.action.target {
             return Err(format!("{} means two things", call.action.id));
         }
-        if call.attempt > call.port.attempts_max {
+        let earlier =
+            all.iter().find(|c| c.action.id == call.action.id && c.attempt < call.attempt && c.may_have_worked);
+        if let Some(earlier) = earlier.filter(|_| !call.port.dedupes) {
+            return Err(format!(
+                "{} was sent again to {}, where attempt {} may have worked",
+                call.action.id, call.port.name, earlier.attempt
+            ));
+        }
+        if call.attempt > ATTEMPTS_MAX {
             return Err(format!("{} was sent {} times to {}", call.action.id, call.attempt, call.port.name));
         }
         Ok(())
@@ -838,13 +865,15 @@ impl Checker {
     }
 }
 
-/// Duplicates to a webhook (alertmanager#3551): on a target that knows an action again, an id has one effect at most.
+/// Duplicates to a webhook (alertmanager#3551): an id has one effect at most, also on a target that does not know an action
+/// again.
 pub(crate) fn inv_no_action_id_has_two_effects(effects: &[Effect], calls: &[Call]) -> Held {
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     for effect in effects {
-        let port = calls.iter().find(|call| call.action.id == effect.action_id).map(|call| call.port);
-        let Some(port) = port else { return Err(format!("{effect:?} was never asked for")) };
-        if !seen.insert(&effect.action_id) && port.dedupes {
+        if !calls.iter().any(|call| call.action.id == effect.action_id) {
+            return Err(format!("{effect:?} was never asked for"));
+        }
+        if !seen.insert(&effect.action_id) {
             return Err(format!("{} had two effects on {}: {:?}", effect.action_id, effect.component, effect.change));
         }
     }

@@ -242,6 +242,7 @@ fn draw_wire(chance: &mut Chance) -> Wire {
         refused: share(0.2),
         hangs: share(0.2),
         panics: share(0.02),
+        pauses: share(0.02),
     }
 }
 
