@@ -357,7 +357,13 @@ impl fmt::Display for ComponentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.kind)?;
         for (_, value) in &self.labels {
-            write!(f, "/{}", value.replace('%', "%25").replace('/', "%2F"))?;
+            f.write_str("/")?;
+            // Hardly any value has them, and names are written often.
+            if value.contains(['%', '/']) {
+                f.write_str(&value.replace('%', "%25").replace('/', "%2F"))?;
+            } else {
+                f.write_str(value)?;
+            }
         }
         Ok(())
     }
