@@ -108,7 +108,11 @@ impl<'a> Planner<'a> {
         let nodes_at_risk: BTreeSet<&str> = nodes_at_risk.map(|node| name_of(node)).collect();
         let room = Room::of(&input.capacity, &nodes_at_risk);
         let past = Past::of(&input.ledger);
-        let victims = Victims::of(&input.capacity, &room, &assessed, &busy(&past, input.now));
+        let mut spared = busy(&past, input.now);
+        // What nothing is known of may be in trouble itself: it is not the one to take from.
+        let silent = |assessment: &Assessment| gates::is_silent(assessment, &input.gates, input.now);
+        spared.extend(assessed.iter().filter(|(_, assessment)| silent(assessment)).map(|(key, _)| key.clone()));
+        let victims = Victims::of(&input.capacity, &room, &assessed, &spared);
         let mut groups = vec![0; input.policies.len()];
         let mut streaks = BTreeMap::new();
         for candidate in &candidates {
@@ -318,10 +322,21 @@ impl<'a> Planner<'a> {
             .filter(|candidate| self.streaks.get(&candidate.key).is_some_and(|streak| streak.entered))
             .map(|candidate| (candidate.key.as_str(), &self.input.policies[candidate.policy]))
             .collect();
-        carry.waiting.retain(|key, _| entered.contains_key(key.as_str()));
+        let policies = &self.input.policies;
+        // Of what is not assessed now (nothing is, right after a start) nothing new is known: how it stood goes on.
+        let before = |key: &String| {
+            let streak = self.input.carry.streaks.get(key).filter(|streak| streak.entered);
+            streak.filter(|_| !self.assessed.contains_key(key))
+        };
+        carry.waiting.retain(|key, _| entered.contains_key(key.as_str()) || before(key).is_some());
         carry.withheld.retain(|key, withheld| {
-            entered.get(key.as_str()).is_some_and(|policy| self.now - withheld.since < policy.cooldown)
+            let unseen = before(key).and_then(|streak| policies.iter().find(|policy| policy.name == streak.policy));
+            let policy = entered.get(key.as_str()).copied().or(unseen);
+            policy.is_some_and(|policy| self.now - withheld.since < policy.cooldown)
         });
+        let offered = carry.waiting.keys().chain(carry.withheld.keys());
+        let unseen: Vec<_> = offered.filter_map(|key| Some((key.clone(), before(key)?.clone()))).collect();
+        self.streaks.extend(unseen);
         let under_action: BTreeSet<String> = self
             .past
             .all()
