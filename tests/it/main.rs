@@ -12,6 +12,7 @@ mod e2e;
 mod forecast_cli;
 mod fleets;
 mod foresight_bench;
+mod hostile;
 mod page;
 mod proto;
 mod query_scripts;
