@@ -5,7 +5,7 @@ mod keeper;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
@@ -71,6 +71,8 @@ pub struct App {
     /// Keeps what was learned in a file; nobody does where there is no storage path.
     keeper: Option<Keeper>,
     kept_at: parking_lot::Mutex<Timestamp>,
+    /// From when the hold after the start counts, in ms since the epoch.
+    held_from: AtomicI64,
 }
 
 /// Whether what was learned is kept now or when the interval is over.
@@ -121,6 +123,7 @@ impl App {
         let clock = options.clock;
         let (shared, wishes) = Shared::new(Parts { clock, store, settings, journal, notifier, options: options.web });
         Ok(App {
+            held_from: AtomicI64::new(shared.started_at.0),
             shared,
             config_file: options.config_file,
             cycle: Arc::new(parking_lot::Mutex::new(cycle)),
@@ -292,9 +295,11 @@ impl App {
 
     fn gates(&self, settings: &Settings, now: Timestamp) -> Gates {
         let controls = self.shared.journal.controls();
+        // A clock that was set back begins the hold anew: its old end may be hours away.
+        let held_from = now.min(Timestamp(self.held_from.fetch_min(now.0, Ordering::Relaxed)));
         Gates {
             mode: settings.global.mode,
-            hold_until: Some(self.shared.started_at + settings.global.start_hold),
+            hold_until: Some(held_from + settings.global.start_hold),
             pauses: controls.pauses_at(now),
             journal_ok: self.shared.journal_works(),
             follower: false,

@@ -130,7 +130,7 @@ impl Controls {
     /// Takes over a plan: what it hands on, and which answers it has used up.
     pub(super) fn note_plan(&mut self, plan: &Plan) {
         self.drop_answers(&plan.carry);
-        let Carry { streaks, breakers, unlatched, waiting, withheld, .. } = &plan.carry;
+        let Carry { streaks, breakers, unlatched, waiting, withheld, unseen, .. } = &plan.carry;
         let entered = streaks.iter().filter(|(key, _)| waiting.contains_key(*key) || withheld.contains_key(*key));
         let afresh = |streak: &Streak| Streak { above: 0, below: 0, ..streak.clone() };
         self.carry = Carry {
@@ -139,6 +139,7 @@ impl Controls {
             unlatched: unlatched.clone(),
             waiting: waiting.clone(),
             withheld: withheld.clone(),
+            unseen: unseen.clone(),
             ..Carry::default()
         };
     }

@@ -9,7 +9,7 @@ use forestall::model::{ComponentId, Millis, Timestamp};
 use forestall::plan::{Action, ActionKind, Capacity, Change, Mode, Outcome, Reason, Workload};
 
 use super::script::{Rules, share};
-use super::target::{Call, Row, Written};
+use super::target::{ATTEMPTS_MAX, Call, Row, Written};
 use super::world::{Effect, Kind};
 
 /// Too much of a kind at risk: nothing is done until it has been calm for so long.
@@ -19,7 +19,7 @@ const OPPOSITE: Millis = Millis(30 * Millis::MINUTE.0);
 /// What was promised may not show in what runs for so long.
 const SHOWS_AFTER: Millis = Millis(15 * Millis::MINUTE.0);
 /// A plan later than so many intervals after the last means that the clock was set or that we stood still.
-const JUMP: i64 = 10;
+const JUMP: i64 = 3;
 
 /// Something that must hold does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +42,9 @@ struct Deed {
 }
 
 impl Deed {
+    /// Whether something was done, or may have been, that is not giving back. What a person called off was not.
     fn is_act(&self) -> bool {
-        self.action.undoes.is_none()
+        self.action.undoes.is_none() && self.outcome != Some(Outcome::Cancelled)
     }
 
     fn is_main(&self) -> bool {
@@ -114,7 +115,10 @@ pub(crate) struct Tally {
     pub(crate) ineffective: u64,
     pub(crate) latched: u64,
     pub(crate) breakers: u64,
+    pub(crate) scrape_faults: u64,
     pub(crate) disowned: u64,
+    pub(crate) unknown: u64,
+    pub(crate) cancelled: u64,
     pub(crate) kills: u64,
     pub(crate) clock_steps: u64,
     pub(crate) given_back: u64,
@@ -130,7 +134,10 @@ impl Tally {
         self.ineffective += other.ineffective;
         self.latched += other.latched;
         self.breakers += other.breakers;
+        self.scrape_faults += other.scrape_faults;
         self.disowned += other.disowned;
+        self.unknown += other.unknown;
+        self.cancelled += other.cancelled;
         self.kills += other.kills;
         self.clock_steps += other.clock_steps;
         self.given_back += other.given_back;
@@ -143,7 +150,7 @@ type Held = Result<(), String>;
 #[derive(Debug)]
 pub(crate) struct Checker {
     rules: Vec<Rules>,
-    interval: Millis,
+    pub(crate) interval: Millis,
     start_hold: Millis,
     started_at: Timestamp,
     /// The last plan of this process.
@@ -157,6 +164,8 @@ pub(crate) struct Checker {
     entered: BTreeSet<String>,
     /// Kind → when too much of it was at risk the last time.
     mass: BTreeMap<String, Timestamp>,
+    /// Kind → those that the last pass heard of.
+    heard: BTreeMap<&'static str, BTreeSet<ComponentId>>,
     /// Kinds whose breaker a person has released.
     released_kinds: BTreeSet<String>,
     /// Component → when a person released its latch.
@@ -178,6 +187,7 @@ impl Checker {
             streaks: BTreeMap::new(),
             entered: BTreeSet::new(),
             mass: BTreeMap::new(),
+            heard: BTreeMap::new(),
             released_kinds: BTreeSet::new(),
             unlatched: BTreeMap::new(),
             broken: Vec::new(),
@@ -190,8 +200,7 @@ impl Checker {
         self.started_at = at;
         self.last_plan = None;
         self.streaks.clear();
-        // A breaker does not outlive its process; the hold after a start stands in for it.
-        self.mass.clear();
+        self.heard.clear();
     }
 
     pub(crate) fn say(&mut self, invariant: &'static str, cycle: u32, held: Held) {
@@ -243,8 +252,9 @@ impl Checker {
         }
         for call in moment.calls {
             self.say("inv_no_effect_without_intent", cycle, inv_no_effect_without_intent(call));
+            self.say("inv_paused_does_nothing", cycle, inv_paused_does_nothing(call));
             self.say("inv_observe_touches_nothing", cycle, self.inv_observe_touches_nothing(moment, call));
-            self.say("inv_an_id_means_one_thing", cycle, self.inv_an_id_means_one_thing(call));
+            self.say("inv_an_id_means_one_thing", cycle, self.inv_an_id_means_one_thing(call, moment.calls));
         }
         if planned {
             self.last_plan = Some(moment.now);
@@ -253,27 +263,37 @@ impl Checker {
 
     /// What is at risk, how long for, and what people released.
     fn take_in(&mut self, moment: &Moment<'_>) {
-        for name in moment.released {
-            if name.contains('/') {
-                self.unlatched.insert(name.clone(), moment.now);
-            } else {
-                self.released_kinds.insert(name.clone());
-            }
-        }
+        // A clock that was set back begins the hold anew.
+        self.started_at = self.started_at.min(moment.now);
+        let components = moment.released.iter().filter(|name| name.contains('/'));
+        self.unlatched.extend(components.map(|name| (name.clone(), moment.now)));
         for kind in Kind::ALL {
             let of_kind = || moment.assessments.iter().filter(|a| a.component.kind == kind.name());
+            let heard: BTreeSet<ComponentId> =
+                of_kind().filter(|a| !self.is_silent(a, moment.now)).map(|a| a.component.clone()).collect();
+            let before = self.heard.insert(kind.name(), heard).unwrap_or_default();
+            let silent = before.difference(&self.heard[kind.name()]).count();
+            let fell_silent = silent >= 2 && silent as f64 > 0.25 * before.len() as f64 && of_kind().next().is_some();
+            if fell_silent {
+                // What a person released before was something else.
+                self.tally.scrape_faults += 1;
+                self.released_kinds.remove(kind.name());
+            }
             let at_risk = of_kind().filter(|a| matches!(a.standing, Standing::AtRisk | Standing::Failing)).count();
             // A clock that went back does not keep a breaker open for longer.
             let last = self.mass.get(kind.name()).map(|last| moment.now.min(*last));
             if let Some(last) = last {
                 self.mass.insert(kind.name().to_owned(), last);
             }
-            if at_risk > 3 && at_risk as f64 > 0.4 * of_kind().count() as f64 {
+            if fell_silent || (at_risk > 3 && at_risk as f64 > 0.4 * of_kind().count() as f64) {
                 self.mass.insert(kind.name().to_owned(), moment.now);
                 self.tally.breakers += u64::from(last.is_none());
             } else if last.is_some_and(|last| moment.now - last >= CALM) {
                 self.mass.remove(kind.name());
                 self.released_kinds.remove(kind.name());
+            }
+            if self.mass.contains_key(kind.name()) && moment.released.contains(kind.name()) {
+                self.released_kinds.insert(kind.name().to_owned());
             }
         }
         let mut streaks = BTreeMap::new();
@@ -302,6 +322,12 @@ impl Checker {
         assessment.probability.filter(|p| known && !old && p.is_finite())
     }
 
+    /// Whether nothing is heard of a component: neither known nor on the way to be.
+    fn is_silent(&self, assessment: &Assessment, now: Timestamp) -> bool {
+        let learns = assessment.standing == Standing::Learning && now - assessment.at <= self.interval * 2;
+        !learns && self.fresh(assessment, now).is_none()
+    }
+
     fn note_row(&mut self, written: &Written) {
         match &written.row {
             Row::Intent(action) if !action.dry_run => {
@@ -317,14 +343,18 @@ impl Checker {
                     disowned: false,
                 };
                 self.tally.acts += u64::from(deed.is_main());
-                self.tally.undos += u64::from(!deed.is_act());
+                self.tally.undos += u64::from(deed.action.undoes.is_some());
                 self.tally.evictions += u64::from(deed.is_act() && !deed.is_main());
                 self.deeds.insert(action.id.clone(), deed);
             }
             Row::Outcome(id, outcome) => {
                 let Some(deed) = self.deeds.get_mut(id) else { return };
                 (deed.outcome, deed.settled_at) = (Some(*outcome), written.at);
-                let given_back = outcome.took_effect() || matches!(outcome, Outcome::Unchanged | Outcome::Reverted);
+                self.tally.unknown += u64::from(*outcome == Outcome::Unknown);
+                self.tally.cancelled += u64::from(*outcome == Outcome::Cancelled);
+                // What may not have been given back still has to be.
+                let given_back =
+                    matches!(outcome, Outcome::Confirmed | Outcome::Applied | Outcome::Unchanged | Outcome::Reverted);
                 if let Some(original) = deed.action.undoes.clone().filter(|_| given_back)
                     && let Some(original) = self.deeds.get_mut(&original)
                 {
@@ -427,6 +457,17 @@ fn inv_no_effect_without_intent(call: &Call) -> Held {
         return Ok(());
     }
     Err(format!("{} was sent to {} without an intent in the journal", call.action.id, call.port.name))
+}
+
+/// Drained what a person had uncordoned (draino#17): what a person paused is left alone from that moment on, in the middle
+/// of a plan, of attempts, and after a restart.
+fn inv_paused_does_nothing(call: &Call) -> Held {
+    match &call.paused {
+        None => Ok(()),
+        Some(scope) => {
+            Err(format!("attempt {} of {} was sent though {scope:?} is paused", call.attempt, call.action.id))
+        }
+    }
 }
 
 /// Evicting in circles (descheduler#707): nothing is given to and taken from in one plan.
@@ -579,7 +620,8 @@ impl Checker {
         };
         let open: BTreeSet<_> = self.deeds.values().filter(is_open).map(|deed| &deed.action.target.component).collect();
         let limit = share(0.1, Self::group(moment, rules)).max(1);
-        if open.len() < limit {
+        // What is under action already is not one more.
+        if open.len() < limit || open.contains(&action.target.component) {
             return Ok(());
         }
         Err(format!(
@@ -592,12 +634,15 @@ impl Checker {
     /// Evicting in circles (autoscaler#2715, #6884): one action per component in a cool-down, and none while one is under way.
     fn inv_one_action_per_component_per_cooldown(&self, moment: &Moment<'_>, action: &Action, rules: &Rules) -> Held {
         let key = action.target.component.to_string();
-        if let Some(deed) = self.deeds_on(&key).find(|deed| deed.outcome.is_none()) {
+        // What was not confirmed in time has no effect: then the next rung of the ladder is tried.
+        let escalates =
+            |deed: &Deed| rules.escalates && deed.effective == Some(false) && deed.action.rung + 1 < rules.ladder.len();
+        if let Some(deed) = self.deeds_on(&key).find(|deed| deed.outcome.is_none() && !escalates(deed)) {
             return Err(format!("{} acts on {key} while {} is under way", action.id, deed.action.id));
         }
         let Some(last) = self.deeds_on(&key).find(|deed| deed.is_main()) else { return Ok(()) };
         let ago = moment.now - last.action.decided_at;
-        let escalates = rules.escalates && last.effective == Some(false) && last.action.rung + 1 < rules.ladder.len();
+        let escalates = escalates(last);
         if ago >= rules.cooldown || escalates {
             return Ok(());
         }
@@ -680,7 +725,7 @@ impl Checker {
 
     /// Duplicates to a webhook (alertmanager#4108): one id is one change, sent by one process, and no more often than its
     /// target allows; where a target does not know an action again, once.
-    fn inv_an_id_means_one_thing(&self, call: &Call) -> Held {
+    fn inv_an_id_means_one_thing(&self, call: &Call, all: &[Call]) -> Held {
         let Some(deed) = self.deeds.get(&call.action.id) else {
             return Err(format!("{} was sent without an intent", call.action.id));
         };
@@ -690,7 +735,15 @@ impl Checker {
         if deed.action.change != call.action.change || deed.action.target != call.action.target {
             return Err(format!("{} means two things", call.action.id));
         }
-        if call.attempt > call.port.attempts_max {
+        let earlier =
+            all.iter().find(|c| c.action.id == call.action.id && c.attempt < call.attempt && c.may_have_worked);
+        if let Some(earlier) = earlier.filter(|_| !call.port.dedupes) {
+            return Err(format!(
+                "{} was sent again to {}, where attempt {} may have worked",
+                call.action.id, call.port.name, earlier.attempt
+            ));
+        }
+        if call.attempt > ATTEMPTS_MAX {
             return Err(format!("{} was sent {} times to {}", call.action.id, call.attempt, call.port.name));
         }
         Ok(())
@@ -812,13 +865,15 @@ impl Checker {
     }
 }
 
-/// Duplicates to a webhook (alertmanager#3551): on a target that knows an action again, an id has one effect at most.
+/// Duplicates to a webhook (alertmanager#3551): an id has one effect at most, also on a target that does not know an action
+/// again.
 pub(crate) fn inv_no_action_id_has_two_effects(effects: &[Effect], calls: &[Call]) -> Held {
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     for effect in effects {
-        let port = calls.iter().find(|call| call.action.id == effect.action_id).map(|call| call.port);
-        let Some(port) = port else { return Err(format!("{effect:?} was never asked for")) };
-        if !seen.insert(&effect.action_id) && port.dedupes {
+        if !calls.iter().any(|call| call.action.id == effect.action_id) {
+            return Err(format!("{effect:?} was never asked for"));
+        }
+        if !seen.insert(&effect.action_id) {
             return Err(format!("{} had two effects on {}: {:?}", effect.action_id, effect.component, effect.change));
         }
     }

@@ -109,6 +109,7 @@ fn assert_it_was_no_walk_in_the_park(tally: &Tally) {
         ("ineffective", tally.ineffective),
         ("latched", tally.latched),
         ("mass anomalies", tally.breakers),
+        ("scrape faults", tally.scrape_faults),
         ("disowned", tally.disowned),
         ("kills", tally.kills),
         ("clock steps", tally.clock_steps),

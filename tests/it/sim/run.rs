@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use forestall::api::WebOptions;
 use forestall::app::{App, Options};
-use forestall::audit::Filter;
+use forestall::audit::{Answer, Filter, Released, Said};
 use forestall::clock::Clock;
 use forestall::config::Settings;
 use forestall::cycle::Seen;
 use forestall::model::Millis;
-use forestall::plan::Mode;
+use forestall::plan::{Mode, PauseScope};
 use tempfile::TempDir;
 
 use super::chance::Chance;
@@ -84,6 +84,8 @@ pub(crate) struct Run {
     folder: Option<TempDir>,
     app: Option<App>,
     mode: Mode,
+    /// Nothing is wrong any more.
+    calm: bool,
     /// The disk is full up to this cycle.
     full_until: u32,
     /// Until then the journal's file takes nothing at all, not only nothing of the executor.
@@ -129,6 +131,7 @@ impl Run {
             ahead: Millis::ZERO,
             app: None,
             mode: Mode::Act,
+            calm: false,
             full_until: 0,
             refuses: false,
             down_until: 0,
@@ -167,7 +170,9 @@ impl Run {
         *self.site.life.lock() += 1;
         let app =
             App::from_settings(self.settings_in_force(), options).expect("a journal that was cut off opens again");
-        self.app = Some(app.with_executor(|executor| self.site.executor(executor)));
+        let app = app.with_executor(|executor| self.site.executor(executor));
+        *self.site.journal.lock() = Arc::downgrade(&app.shared().journal);
+        self.app = Some(app);
         self.checker.started(self.clock.now());
     }
 
@@ -225,27 +230,26 @@ impl Run {
         self.clock.set_to(now + self.ahead);
     }
 
-    /// Operators approve what waits, release breakers and latches, and change the mode.
+    /// Operators answer what waits, pause and lift, release breakers and latches, and change the mode.
     fn people_act(&mut self) -> BTreeSet<String> {
         let mut released = BTreeSet::new();
         let Some(app) = &self.app else { return released };
-        let shared = app.shared();
-        if let Some(report) = shared.report.load_full() {
-            for (_, actions) in &report.plan.carry.waiting {
-                if self.people.is(self.script.approves)
-                    && let Some(main) = actions.last()
-                {
-                    shared.approved.lock().insert(main.id.clone());
-                }
+        let (shared, now) = (app.shared(), self.clock.now());
+        let said = || Said::new("ops", "it is time");
+        for offered in shared.report.load_full().iter().flat_map(|report| report.plan.carry.waiting.values()) {
+            if self.people.is(self.script.approves) {
+                let answer = if self.people.is(0.8) { Answer::Approve } else { Answer::Decline };
+                // What cannot be written does not count: the offer stands.
+                let _ = shared.journal.answer(offered, answer, said(), now);
             }
         }
+        let things = self.site.world.lock().things.iter().map(|thing| thing.key.clone()).collect::<Vec<_>>();
+        let (kind, component) = (self.people.of(&Kind::ALL).name(), things[self.people.index(things.len())].clone());
         if self.script.people > 0.0 {
-            if self.people.is(0.03) {
-                released.insert(self.people.of(&Kind::ALL).name().to_owned());
-            }
-            if self.people.is(0.03) {
-                let world = self.site.world.lock();
-                released.insert(world.things[self.people.index(world.things.len())].key.clone());
+            for (what, name) in [(Released::Breaker, kind), (Released::Latch, &component)] {
+                if self.people.is(0.03) && shared.journal.release(what, name, said(), now).is_ok() {
+                    released.insert(name.to_owned());
+                }
             }
             if self.people.is(0.03) {
                 self.mode =
@@ -254,7 +258,29 @@ impl Run {
             }
         }
         shared.released.lock().extend(released.iter().cloned());
+        if self.script.people > 0.0 || self.calm {
+            self.pause_or_lift(kind, component);
+        }
         released
+    }
+
+    fn pause_or_lift(&mut self, kind: &str, component: String) {
+        if !self.calm && self.people.is(0.05) {
+            let scope = match self.people.whole(0, 4) {
+                0 => PauseScope::All,
+                1 => PauseScope::Policy(format!("{kind}s")),
+                2 => PauseScope::Kind(kind.to_owned()),
+                _ => PauseScope::Component(component),
+            };
+            let lasts = self.people.is(0.5).then(|| Millis::MINUTE * i64::from(self.people.whole(1, 20)));
+            self.site.pause(scope, lasts);
+        }
+        let scopes: Vec<PauseScope> = self.site.pauses.lock().iter().map(|pause| pause.scope.clone()).collect();
+        for scope in scopes {
+            if self.calm || self.people.is(0.1) {
+                self.site.lift(&scope);
+            }
+        }
     }
 
     /// The journal takes nothing for a while: for the executor only, or nothing at all.
@@ -335,12 +361,15 @@ impl Run {
         self.script.disk_full = 0.0;
         (self.full_until, self.down_until) = (self.full_until.min(self.cycle + 1), 0);
         self.mode = Mode::Act;
+        self.calm = true;
+        let interval = Millis::MINUTE * 9;
+        self.settings.global.evaluation_interval = interval;
+        self.checker.interval = interval;
         if let Some(app) = &self.app {
             app.shared().settings.store(Arc::new(self.settings_in_force()));
         }
         let longest =
             self.script.rules.iter().map(|rules| rules.expires_after + rules.cooldown).max().unwrap_or_default();
-        let interval = self.script.interval * 9;
         // Behind a clock that was set back everything waits until it is as late again.
         let behind = (Millis::ZERO - self.ahead).max(Millis::ZERO) + self.ahead.max(Millis::ZERO);
         let until = self.site.world.lock().now + longest * 2 + Millis::HOUR * 2 + behind;

@@ -156,7 +156,7 @@ impl Script {
             queues: if is(Kind::Queue) { chance.whole(2, 7) as usize * larger } else { 0 },
             machines: chance.whole(1, 5) as usize,
             watches_machines: is(Kind::Node),
-            spare: chance.of(&[(0.0, 0.1), (0.0, 0.5), (0.3, 1.5)]),
+            spare: chance.of(&[(0.0, 0.05), (0.0, 0.05), (0.0, 0.3), (0.3, 1.5)]),
             troubled: chance.of(&[0.2, 0.4, 0.7]),
             begins: (Millis::ZERO, (end - START) / 2),
             sudden: 0.1,
@@ -220,7 +220,7 @@ fn draw_rules(chance: &mut Chance, kind: Kind) -> Rules {
         exit: chance.of(&[0.1, 0.2, 0.3]),
         exit_for: chance.whole(1, 6),
         ladder: ladder.iter().copied().map(step).collect(),
-        evict: chance.is(0.6).then(|| (chance.of(&[200, 300, 1000]), chance.of(&[0.0, 0.3, 0.5]))),
+        evict: chance.is(0.8).then(|| (chance.of(&[200, 300, 1000, 1000]), chance.of(&[0.0, 0.0, 0.3, 0.5]))),
         per: minutes(chance, &[10, 20, 60]),
         actions_max: chance.whole(1, 6),
         share_max: chance.of(&[0.0, 0.1, 0.5]),
@@ -242,6 +242,7 @@ fn draw_wire(chance: &mut Chance) -> Wire {
         refused: share(0.2),
         hangs: share(0.2),
         panics: share(0.02),
+        pauses: share(0.02),
     }
 }
 

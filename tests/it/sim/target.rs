@@ -2,12 +2,13 @@
 //! fills up, and a fuse that ends the process at any of these points.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use forestall::act::{Acceptance, ActError, Actuator, Attempt, Confirmation, Executor, Patience, Record, RecordError};
+use forestall::audit::{Journal, Said};
 use forestall::clock::Clock;
 use forestall::model::{Millis, Timestamp};
-use forestall::plan::{Action, Outcome};
+use forestall::plan::{Action, Outcome, Pause, PauseScope};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use parking_lot::{Condvar, Mutex};
@@ -25,18 +26,20 @@ pub(crate) struct Port {
     pub(crate) name: &'static str,
     /// It can be asked what came of an action.
     pub(crate) answers: bool,
-    /// It knows an action by its id and does it once.
+    /// It knows an action by its id and does it once; where not, forestall is told so.
     pub(crate) dedupes: bool,
     /// It changes nothing that is not as the action says that it was.
     pub(crate) compares: bool,
-    pub(crate) attempts_max: u32,
 }
+
+/// How often a call is tried.
+pub(crate) const ATTEMPTS_MAX: u32 = 3;
 
 /// The targets that policies name.
 pub(crate) const PORTS: [Port; 3] = [
-    Port { name: "cluster", answers: true, dedupes: true, compares: true, attempts_max: 3 },
-    Port { name: "hook", answers: false, dedupes: true, compares: false, attempts_max: 3 },
-    Port { name: "plain", answers: false, dedupes: false, compares: false, attempts_max: 1 },
+    Port { name: "cluster", answers: true, dedupes: true, compares: true },
+    Port { name: "hook", answers: false, dedupes: true, compares: false },
+    Port { name: "plain", answers: false, dedupes: false, compares: false },
 ];
 
 /// A call as its target would see it.
@@ -49,6 +52,10 @@ pub(crate) struct Call {
     pub(crate) life: u32,
     /// Whether its intent was in the journal by then.
     pub(crate) durable: bool,
+    /// The pause that held by then, if one did.
+    pub(crate) paused: Option<PauseScope>,
+    /// Whether it may have got to its target.
+    pub(crate) may_have_worked: bool,
 }
 
 /// What was written to the journal.
@@ -86,6 +93,8 @@ pub(crate) struct Wire {
     pub(crate) refused: f64,
     pub(crate) hangs: f64,
     pub(crate) panics: f64,
+    /// The share of calls in the middle of which a person pauses everything.
+    pub(crate) pauses: f64,
 }
 
 /// Ends the process when it has been passed so many times.
@@ -161,6 +170,10 @@ pub(crate) struct Site {
     /// The journal refuses whatever the executor writes.
     pub(crate) full: Mutex<bool>,
     pub(crate) life: Mutex<u32>,
+    /// What persons have paused.
+    pub(crate) pauses: Mutex<Vec<Pause>>,
+    /// The journal of the process that runs, where persons' words go.
+    pub(crate) journal: Mutex<Weak<Journal>>,
     chance: Mutex<Chance>,
 }
 
@@ -174,7 +187,36 @@ impl Site {
             wire: Mutex::default(),
             full: Mutex::new(false),
             life: Mutex::new(0),
+            pauses: Mutex::default(),
+            journal: Mutex::default(),
             chance: Mutex::new(Chance::new(seed, "wire")),
+        }
+    }
+
+    /// A person pauses something from now on, for a while or until it is lifted.
+    pub(crate) fn pause(&self, scope: PauseScope, lasts: Option<Millis>) {
+        let now = self.clock.now();
+        let Some(journal) = self.journal.lock().upgrade() else { return };
+        let pause = Pause {
+            scope: scope.clone(),
+            reason: "a look at it".to_owned(),
+            by: "ops".to_owned(),
+            since: now,
+            until: lasts.map(|lasts| now + lasts),
+        };
+        // What cannot be written holds, and would not outlive the process: the run does without.
+        if journal.pause(pause.clone(), now).is_ok() {
+            let mut pauses = self.pauses.lock();
+            pauses.retain(|other| other.scope != scope);
+            pauses.push(pause);
+        }
+    }
+
+    /// A person lifts the pause of a scope.
+    pub(crate) fn lift(&self, scope: &PauseScope) {
+        let Some(journal) = self.journal.lock().upgrade() else { return };
+        if journal.lift(scope, Said::new("ops", "looked at"), self.clock.now()).is_ok() {
+            self.pauses.lock().retain(|pause| pause.scope != *scope);
         }
     }
 
@@ -204,22 +246,40 @@ impl Target {
         ActError::Unavailable { target, reason, retry_after: None }
     }
 
+    fn unanswered(&self, reason: &str) -> ActError {
+        let (target, reason) = (self.port.name.to_owned(), reason.to_owned());
+        ActError::Unanswered { target, reason, retry_after: None }
+    }
+
     fn note(&self, action: &Action, attempt: u32) {
-        let life = *self.site.life.lock();
+        let (life, now) = (*self.site.life.lock(), self.site.clock.now());
+        let holds = |pause: &&Pause| pause.holds(&action.policy, &action.target.component, now);
+        let paused = self.site.pauses.lock().iter().find(holds).map(|pause| pause.scope.clone());
         let mut log = self.site.log.lock();
         let durable = log.intents.contains(&action.id);
-        log.calls.push(Call { action: action.clone(), attempt, port: self.port, life, durable });
+        let action = action.clone();
+        log.calls.push(Call { action, attempt, port: self.port, life, durable, paused, may_have_worked: true });
+    }
+
+    /// The newest call never got to its target.
+    fn note_lost(&self) {
+        self.site.log.lock().calls.last_mut().expect("it was noted").may_have_worked = false;
     }
 
     /// What becomes of a call between us and the target.
     fn call(&self, action: &Action) -> Result<Acceptance, ActError> {
         let (wire, mut chance) = (*self.site.wire.lock(), self.site.chance.lock());
         let mut left = chance.unit();
+        let pauses = chance.is(wire.pauses);
         let mut falls = |share: f64| {
             left -= share;
             left < 0.0
         };
+        if pauses {
+            self.site.pause(PauseScope::All, Some(Millis::MINUTE * 5));
+        }
         if falls(wire.dropped) {
+            self.note_lost();
             return Err(self.unavailable("connection refused"));
         }
         if falls(wire.refused) {
@@ -234,23 +294,24 @@ impl Target {
         let (send_late, send_now) = (Millis::SECOND * i64::from(chance.whole(30, 600)), reaction(&mut chance));
         if falls(wire.reply_lost) {
             world.send(action, send_now, dedupes, compares);
-            return Err(self.unavailable("connection reset"));
+            return Err(self.unanswered("connection reset"));
         }
         if falls(wire.late) {
             world.send(action, send_late, dedupes, compares);
-            return Err(self.unavailable("503"));
+            return Err(self.unanswered("504"));
         }
         if falls(wire.hangs) {
             if chance.is(0.5) {
                 world.send(action, send_late, dedupes, compares);
             }
             self.site.clock.advance_to(self.site.clock.now() + HANGS_FOR);
-            return Err(self.unavailable("no answer in time"));
+            return Err(self.unanswered("no answer in time"));
         }
         if world.heard(&action.id).is_none() && world.is_so(&action.target.component.to_string(), &action.change) {
             return Ok(Acceptance::Unchanged);
         }
-        if falls(wire.twice) {
+        // A wire that doubles what it carries is no fault of the sender: that is for targets that see it.
+        if falls(wire.twice) && dedupes {
             world.send(action, send_late, dedupes, compares);
         }
         world.send(action, send_now, dedupes, compares);
@@ -275,7 +336,7 @@ impl Target {
             Some(Heard::Done) => Confirmation::Done,
             Some(Heard::OnItsWay) => Confirmation::Pending,
             Some(Heard::Refused(reason)) => Confirmation::Failed(reason.clone()),
-            None => Confirmation::Failed("never heard of it".to_owned()),
+            None => Confirmation::NeverHeard,
         })
     }
 }
@@ -318,7 +379,11 @@ impl Actuator for Target {
     }
 
     fn patience(&self) -> Patience {
-        Patience { attempts_max: self.port.attempts_max, confirm_within: Millis::MINUTE * 5 }
+        Patience { attempts_max: ATTEMPTS_MAX, confirm_within: Millis::MINUTE * 5 }
+    }
+
+    fn at_most_once(&self) -> bool {
+        !self.port.dedupes
     }
 }
 
@@ -379,5 +444,13 @@ impl Record for Front {
     ) -> Result<(), RecordError> {
         let row = Row::Outcome(action_id.to_owned(), outcome);
         self.write(row, now, |journal| journal.outcome(action_id, outcome, detail, took, now))
+    }
+
+    fn attempts(&self, action_id: &str) -> Result<Vec<Attempt>, RecordError> {
+        self.journal.attempts(action_id)
+    }
+
+    fn forbids(&self, action: &Action, now: Timestamp) -> Option<String> {
+        self.journal.forbids(action, now)
     }
 }

@@ -477,7 +477,7 @@ fn thing(chance: &mut Chance, kind: Kind, index: usize, scale: &Scale) -> Thing 
         id,
         priority: i64::from(chance.whole(0, 4)) * 100,
         impact: chance.between(0.1, 1.0),
-        replicas_min: chance.whole(1, replicas + 1),
+        replicas_min: chance.whole(0, replicas + 1).max(1),
         replicas,
         declared: replicas,
         cpu,
