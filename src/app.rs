@@ -113,6 +113,7 @@ impl App {
         let notifier = Arc::new(Notifier::new(sinks, options.clock.clone()));
         let mut cycle = Cycle::new();
         cycle.recover(journal.quality()?);
+        cycle.resume(journal.carry(options.clock.now()));
         let keeper = options.storage_path.as_deref().map(Keeper::new);
         if let Some(keeper) = &keeper {
             keeper.restore(&mut cycle);
@@ -131,6 +132,14 @@ impl App {
             keeper,
             kept_at: parking_lot::Mutex::default(),
         })
+    }
+
+    /// The same app with what carries plans out changed: for simulations of whom it acts on. A reload goes back to what the
+    /// settings name.
+    pub fn with_executor(self, change: impl FnOnce(Executor) -> Executor) -> App {
+        let executor = change(Executor::clone(&self.executor.load()));
+        self.executor.store(Arc::new(executor));
+        self
     }
 
     /// What handlers see; also for tests and the demo.
@@ -210,6 +219,7 @@ impl App {
     /// The same where somebody else says what is to be seen: for simulations of deciding and acting.
     pub async fn pass_seeing(&self, now: Timestamp, seen: Option<Seen>) {
         let started = self.shared.clock.now();
+        self.keep_controls(now).await;
         self.follow_up(now).await;
         let Some(report) = self.run_cycle(now, seen).await else { return };
         self.shared.report.store(Some(report.clone()));
@@ -217,6 +227,7 @@ impl App {
         let mut last = self.last.lock().await;
         self.decide(&report, last.as_ref()).await;
         *last = Some(report.plan.clone());
+        self.tend_journal(now).await;
         let took = self.shared.clock.now() - started;
         self.shared.meters.observe_cycle(took.as_secs_f64(), took > self.pass_interval());
     }
@@ -250,7 +261,7 @@ impl App {
         let cycle = self.cycle.clone();
         let failures = std::mem::take(&mut *self.shared.failures.lock());
         let ledger = self.shared.journal.ledger(now);
-        let gates = self.gates(&settings);
+        let gates = self.gates(&settings, now);
         let expire = {
             let mut expired_at = self.expired_at.lock();
             let due = now - *expired_at >= EXPIRE_EVERY;
@@ -279,17 +290,18 @@ impl App {
         }
     }
 
-    fn gates(&self, settings: &Settings) -> Gates {
+    fn gates(&self, settings: &Settings, now: Timestamp) -> Gates {
+        let controls = self.shared.journal.controls();
         Gates {
             mode: settings.global.mode,
             hold_until: Some(self.shared.started_at + settings.global.start_hold),
-            pauses: Vec::new(),
+            pauses: controls.pauses_at(now),
             journal_ok: self.shared.journal_works(),
             follower: false,
             interval: self.pass_interval(),
             released: std::mem::take(&mut self.shared.released.lock()),
-            approved: self.shared.approved.lock().clone(),
-            declined: Default::default(),
+            approved: controls.approved,
+            declined: controls.declined,
         }
     }
 
@@ -309,22 +321,17 @@ impl App {
             let journal = shared.journal.clone();
             let (input, plan) = (report.input.clone(), report.plan.clone());
             let written = tokio::task::spawn_blocking(move || journal.record_decision(&input, &plan)).await;
-            let works = match written.map_err(|panic| panic.to_string()).map(|w| w.map_err(|e| e.to_string())) {
-                Ok(Ok(_)) => true,
-                Ok(Err(error)) | Err(error) => {
-                    tracing::error!(error, "the journal cannot be written; nothing is acted on");
-                    false
-                }
-            };
-            shared.journal_ok.store(works, Ordering::Relaxed);
-            if !works {
+            if let Err(error) = flat(written) {
+                self.journal_failed(&error);
                 return;
+            }
+            if shared.journal_fault.swap(None).is_some() {
+                tracing::info!("the journal can be written again");
             }
         }
         let carried = self.executor.load_full().carry_out(&report.plan).await;
         self.settle(&report.plan.actions, &carried);
-        // An approval is for one action: carried out, or no longer wanted, it is used up.
-        shared.approved.lock().retain(|id| report.plan.waiting.iter().any(|action| action.id == *id));
+        shared.journal.drop_answers(&report.plan.carry);
         self.tell(report, &carried.done);
     }
 
@@ -338,12 +345,52 @@ impl App {
             journal.record_quality(&untold, now)?;
             Ok::<_, JournalError>(untold)
         });
-        match written.await.map_err(|panic| panic.to_string()).map(|written| written.map_err(|e| e.to_string())) {
-            Ok(Ok(told)) => self.cycle.lock().told(&told),
-            Ok(Err(error)) | Err(error) => {
-                tracing::error!(error, "what predictions were worth could not be written down");
-                self.shared.journal_ok.store(false, Ordering::Relaxed);
+        match flat(written.await) {
+            Ok(told) => self.cycle.lock().told(&told),
+            Err(error) => self.journal_failed(&error),
+        }
+    }
+
+    /// Stops acting until the journal can be written again.
+    fn journal_failed(&self, error: &str) {
+        if self.shared.journal_fault.swap(Some(Arc::new(error.to_owned()))).is_none() {
+            tracing::error!(error, "the journal cannot be written; nothing is acted on until it can");
+        }
+    }
+
+    /// Closes the journal's file where it is large or old enough, and deletes closed ones that are too old.
+    async fn tend_journal(&self, now: Timestamp) {
+        let journal = self.shared.journal.clone();
+        let settings = self.shared.settings.load().journal;
+        let tended = tokio::task::spawn_blocking(move || Ok::<_, String>(journal.tend(&settings, now)));
+        match flat(tended.await) {
+            Ok(Ok(())) => {}
+            Ok(Err(error @ JournalError::InUse)) => tracing::debug!(%error, "the journal's segment stays open"),
+            Ok(Err(error)) => tracing::warn!(%error, "the journal's segments could not be tended"),
+            Err(panic) => tracing::error!(panic, "the journal's segments could not be tended"),
+        }
+    }
+
+    /// Writes down what persons said and could not be written at once, and how far policies may go now.
+    async fn keep_controls(&self, now: Timestamp) {
+        let journal = self.shared.journal.clone();
+        let settings = self.shared.settings.load_full();
+        let written = tokio::task::spawn_blocking(move || {
+            journal.write_pauses(now)?;
+            journal.keep_modes(&config::modes(&settings), now)
+        });
+        match flat(written.await) {
+            Ok(widened) => {
+                for (policy, from, to) in widened {
+                    tracing::warn!(
+                        policy,
+                        from = audit::word(&from),
+                        to = audit::word(&to),
+                        "a policy may go further than before"
+                    );
+                }
             }
+            Err(error) => self.journal_failed(&error),
         }
     }
 
@@ -383,8 +430,7 @@ impl App {
     /// Counts outcomes, and stops acting where the journal could not take them.
     fn settle(&self, actions: &[Action], carried: &CarriedOut) {
         if let Some(error) = &carried.stopped {
-            tracing::error!(%error, "acting has stopped");
-            self.shared.journal_ok.store(false, Ordering::Relaxed);
+            self.journal_failed(&error.to_string());
         }
         for done in &carried.done {
             if let Some(action) = actions.iter().find(|action| action.id == done.action_id) {
@@ -409,7 +455,9 @@ impl App {
             Ok((executor, settings)) => {
                 self.executor.store(Arc::new(executor));
                 self.shared.store.keep_only(keep_of(&settings));
-                self.tell_differences(&settings);
+                for setting in config::restart_needed(&self.shared.settings.load(), &settings) {
+                    tracing::warn!(setting, "changed, and takes effect at the next start");
+                }
                 self.shared.settings.store(Arc::new(settings));
                 self.shared.meters.count_reload("ok");
                 tracing::info!("configuration reloaded");
@@ -422,21 +470,11 @@ impl App {
             }
         }
     }
+}
 
-    /// A wider mode is audited when it is switched on; what takes effect at the next start only is said.
-    fn tell_differences(&self, settings: &Settings) {
-        let before = self.shared.settings.load();
-        for setting in config::restart_needed(&before, settings) {
-            tracing::warn!(setting, "changed, and takes effect at the next start");
-        }
-        for (policy, from, to) in config::widened(&before, settings) {
-            let text = format!("policy {policy}: {from:?} to {to:?}");
-            tracing::warn!(mode = text, "a wider mode was switched on");
-            if let Err(error) = self.shared.journal.note("mode", &text, self.shared.clock.now()) {
-                tracing::error!(%error, "the wider mode could not be written down");
-            }
-        }
-    }
+/// What a blocking task gave, or what is wrong in words.
+fn flat<T, E: std::fmt::Display>(done: Result<Result<T, E>, tokio::task::JoinError>) -> Result<T, String> {
+    done.map_err(|panic| panic.to_string())?.map_err(|error| error.to_string())
 }
 
 fn greatest_common_divisor(a: Millis, b: Millis) -> Millis {

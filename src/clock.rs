@@ -77,6 +77,15 @@ impl Clock {
             *now = at;
         });
     }
+
+    /// Sets a simulated clock, also back, as somebody does who sets a machine's.
+    ///
+    /// # Panics
+    /// On the machine's clock: a mistake of the caller.
+    pub fn set_to(&self, at: Timestamp) {
+        let Source::Simulated(now) = &self.0 else { panic!("the machine's clock cannot be set") };
+        now.send_replace(at);
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]

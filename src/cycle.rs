@@ -85,6 +85,11 @@ impl Cycle {
         Cycle::default()
     }
 
+    /// Goes on from what the last plan of an earlier process handed on.
+    pub fn resume(&mut self, carry: Carry) {
+        self.carry = carry;
+    }
+
     /// One pass: evaluate the rules, foresee each signal, assess and rank the components, measure what is free, plan.
     pub fn run(&mut self, store: &Store, settings: &Settings, ledger: Ledger, gates: Gates, now: Timestamp) -> Report {
         let mut observer = Observer::new(store, settings, now);
@@ -113,8 +118,8 @@ impl Cycle {
     pub fn decide(&mut self, settings: &Settings, seen: Seen, ledger: Ledger, gates: Gates, now: Timestamp) -> Report {
         let input = PlanInput {
             now,
-            assessments: seen.assessments.iter().map(without_paths).collect(),
-            capacity: seen.capacity,
+            assessments: seen.assessments.iter().map(for_a_plan).collect(),
+            capacity: numbers_only(seen.capacity),
             policies: settings.policies.clone(),
             ledger,
             carry: std::mem::take(&mut self.carry),
@@ -204,11 +209,29 @@ fn subject(settings: &Settings, component: &ComponentId, rules: &[&PredictRule],
     }
 }
 
-/// The assessment without the fans of its forecasts, at which no plan looks: a decision's record stays small.
-fn without_paths(assessment: &Assessment) -> Assessment {
+/// The assessment without the fans of its forecasts, at which no plan looks: a decision's record stays small. JSON knows no
+/// NaN, and a record must be read again: where the loss is no number, nothing may be said.
+fn for_a_plan(assessment: &Assessment) -> Assessment {
     let mut assessment = assessment.clone();
     assessment.signals.iter_mut().for_each(|signal| signal.foresight.path = None);
+    if !assessment.expected_loss.is_finite() {
+        assessment.expected_loss = 0.0;
+        (assessment.health, assessment.probability, assessment.probability_low) = (None, None, None);
+    }
     assessment
+}
+
+/// A capacity without NaN and infinities, which JSON does not know: what is not a number could be anything, so nothing is
+/// free of it, and nothing is known of a replica's size that is none.
+fn numbers_only(mut capacity: Capacity) -> Capacity {
+    for node in capacity.pools.values_mut().flatten() {
+        node.allocatable.values_mut().filter(|amount| !amount.is_finite()).for_each(|amount| *amount = 0.0);
+        node.used.values_mut().filter(|amount| !amount.is_finite()).for_each(|amount| *amount = f64::MAX);
+    }
+    for workload in &mut capacity.workloads {
+        workload.per_replica.retain(|_, amount| amount.is_finite());
+    }
+    capacity
 }
 
 /// All predict rules, in the order of the files.

@@ -18,6 +18,38 @@ const RETRY_WAIT_FIRST: Millis = Millis(500);
 /// The longest wait between attempts, also where the target asks for a longer one.
 const RETRY_WAIT_MAX: Millis = Millis(60_000);
 
+/// What was decided longer ago is not sent any more.
+const DECIDED_AGE_MAX: Millis = Millis(5 * Millis::MINUTE.0);
+
+/// A target is believed that it has never heard of an action so long after the decision, or once it must have confirmed it.
+const NEVER_HEARD_AFTER: Millis = Millis::MINUTE;
+
+/// What is known of whether a target took an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// It said so.
+    Accepted,
+    /// It may have been sent, and no answer is known.
+    Unknown,
+}
+
+impl Taken {
+    /// What came of it where the target does not tell.
+    fn when_nobody_tells(self) -> Outcome {
+        match self {
+            Taken::Accepted => Outcome::Applied,
+            Taken::Unknown => Outcome::Unknown,
+        }
+    }
+
+    fn words(self, rest: &str) -> String {
+        match self {
+            Taken::Accepted => format!("accepted; {rest}"),
+            Taken::Unknown => format!("sent or not, nobody knows; {rest}"),
+        }
+    }
+}
+
 /// Carries plans out.
 #[derive(Debug, Clone)]
 pub struct Executor {
@@ -70,20 +102,15 @@ impl Executor {
         carried
     }
 
-    /// Asks for actions that were sent and have no outcome yet, each once: called every pass, and at the start for
-    /// those that were under way when forestall stopped. Nothing is sent again. Where nobody can be asked, or no answer
-    /// comes in time, an action counts as applied, so that budgets and cool-downs hold and it is given back in time.
+    /// Asks for actions that were sent, or may have been, and have no outcome yet, each once: called every pass, and at
+    /// the start for those that were under way when forestall stopped. Nothing is sent again. Where nobody can be asked,
+    /// or no answer comes in time, an action that was accepted counts as applied, any other as unknown; either way budgets
+    /// and cool-downs hold and it is given back in time. What the target has never heard of was never sent.
     pub async fn follow_up(&self, under_way: &[Action]) -> CarriedOut {
         let mut carried = CarriedOut::default();
         for action in under_way {
-            let answer = match self.actuators.get(&action.actuator) {
-                _ if action.dry_run => Some((Outcome::DryRun, String::new())),
-                Some(actuator) => self.ask(&**actuator, action).await,
-                None => Some((Outcome::Applied, self.unknown_actuator(action))),
-            };
-            let Some((outcome, detail)) = answer else { continue };
-            match self.settle(action, outcome, detail).await {
-                Ok(done) => carried.done.push(done),
+            match self.follow_up_one(action).await {
+                Ok(done) => carried.done.extend(done),
                 Err(error) => {
                     carried.stopped = Some(error);
                     break;
@@ -93,7 +120,29 @@ impl Executor {
         carried
     }
 
-    /// Nothing where the action was accepted and has not taken effect yet.
+    async fn follow_up_one(&self, action: &Action) -> Result<Option<Done>, RecordError> {
+        let answer = if action.dry_run {
+            Some((Outcome::DryRun, String::new()))
+        } else {
+            let taken = self.how_it_was_taken(action).await?;
+            match self.actuators.get(&action.actuator) {
+                Some(actuator) => self.ask(&**actuator, action, taken).await,
+                None => Some((taken.when_nobody_tells(), self.unknown_actuator(action))),
+            }
+        };
+        match answer {
+            Some((outcome, detail)) => self.settle(action, outcome, detail).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn how_it_was_taken(&self, action: &Action) -> Result<Taken, RecordError> {
+        let id = action.id.clone();
+        let attempts = self.write(move |record| record.attempts(&id)).await?;
+        Ok(if attempts.iter().any(|attempt| attempt.error.is_none()) { Taken::Accepted } else { Taken::Unknown })
+    }
+
+    /// Nothing where the action was accepted and has not taken effect yet, or may have been sent and still may.
     async fn carry_out_one(&self, action: &Action, blocked: Option<String>) -> Result<Option<Done>, RecordError> {
         let now = self.clock.now();
         let intent = action.clone();
@@ -102,8 +151,6 @@ impl Executor {
             Some((Outcome::DryRun, "observe mode: written down only".to_owned()))
         } else if let Some(reason) = blocked {
             Some((Outcome::Failed, reason))
-        } else if action.expires_at.is_some_and(|at| at <= now) {
-            Some((Outcome::Expired, "its time was over before it could be sent".to_owned()))
         } else {
             self.perform(action).await?
         };
@@ -119,46 +166,106 @@ impl Executor {
         };
         let attempts_max = actuator.patience().attempts_max.max(1);
         let mut number = 1;
-        let acceptance = loop {
-            let at = self.clock.now();
-            let answer = caught(&action.actuator, async { actuator.apply(action, number, at).await }).await;
-            let attempt = Attempt { number, at, error: answer.as_ref().err().map(ToString::to_string) };
-            let id = action.id.clone();
-            self.write(move |record| record.attempt(&id, &attempt)).await?;
-            match answer {
-                Ok(acceptance) => break acceptance,
-                Err(error) if error.is_transient() && number < attempts_max => {
-                    self.wait(wait_before_retry(number, error.retry_after())).await;
-                    number += 1;
-                }
-                Err(error) => {
-                    return Ok(Some((Outcome::Failed, format!("{error} (attempt {number} of {attempts_max})"))));
-                }
+        let mut may_have_worked = false;
+        loop {
+            if let Some(hindrance) = self.hindrance(action) {
+                return Ok(if may_have_worked {
+                    self.ask(&**actuator, action, Taken::Unknown).await
+                } else {
+                    Some(hindrance)
+                });
             }
-        };
-        Ok(match acceptance {
+            let error = match self.attempt(&**actuator, action, number).await? {
+                Ok(acceptance) => return Ok(self.accepted(&**actuator, action, acceptance).await),
+                Err(error) => error,
+            };
+            may_have_worked |= error.may_have_worked();
+            let repeats = error.may_have_worked() && actuator.at_most_once();
+            if error.is_transient() && number < attempts_max && !repeats {
+                self.wait(wait_before_retry(number, error.retry_after())).await;
+                number += 1;
+                continue;
+            }
+            let detail = format!("{error} (attempt {number} of {attempts_max})");
+            if !may_have_worked {
+                return Ok(Some((Outcome::Failed, detail)));
+            }
+            let answer = self.ask(&**actuator, action, Taken::Unknown).await;
+            return Ok(answer.map(|(outcome, words)| (outcome, format!("{detail}; {words}"))));
+        }
+    }
+
+    /// Makes one attempt, and writes it down.
+    async fn attempt(
+        &self,
+        actuator: &dyn Actuator,
+        action: &Action,
+        number: u32,
+    ) -> Result<Result<Acceptance, ActError>, RecordError> {
+        let at = self.clock.now();
+        let answer = caught(&action.actuator, async { actuator.apply(action, number, at).await }).await;
+        let attempt = Attempt { number, at, error: answer.as_ref().err().map(ToString::to_string) };
+        let id = action.id.clone();
+        self.write(move |record| record.attempt(&id, &attempt)).await?;
+        Ok(answer)
+    }
+
+    /// What forbids sending an action at this moment.
+    fn hindrance(&self, action: &Action) -> Option<(Outcome, String)> {
+        let now = self.clock.now();
+        let age = now - action.decided_at;
+        if action.expires_at.is_some_and(|at| at <= now) {
+            return Some((Outcome::Expired, "its time was over before it could be sent".to_owned()));
+        }
+        if age > DECIDED_AGE_MAX {
+            let detail = format!("decided {age} ago: what it was decided on is old, at most {DECIDED_AGE_MAX} is not");
+            return Some((Outcome::Expired, detail));
+        }
+        let said = self.record.forbids(action, now)?;
+        Some((Outcome::Cancelled, format!("not sent: {said}")))
+    }
+
+    async fn accepted(
+        &self,
+        actuator: &dyn Actuator,
+        action: &Action,
+        acceptance: Acceptance,
+    ) -> Option<(Outcome, String)> {
+        match acceptance {
             _ if actuator.is_dry_run() => Some((Outcome::DryRun, "the actuator only writes down".to_owned())),
             Acceptance::Done => Some((Outcome::Confirmed, "done at once".to_owned())),
             Acceptance::Unchanged => Some((Outcome::Unchanged, "it was so already".to_owned())),
-            Acceptance::Accepted => self.ask(&**actuator, action).await,
-        })
+            Acceptance::Accepted => self.ask(actuator, action, Taken::Accepted).await,
+        }
     }
 
     /// What came of an action as far as its target says; nothing while it may still take effect.
-    async fn ask(&self, actuator: &dyn Actuator, action: &Action) -> Option<(Outcome, String)> {
+    async fn ask(&self, actuator: &dyn Actuator, action: &Action, taken: Taken) -> Option<(Outcome, String)> {
         let now = self.clock.now();
+        let waited = now - action.decided_at;
+        let within = actuator.patience().confirm_within;
         let pending = match caught(&action.actuator, async { actuator.confirm(action, now).await }).await {
             Ok(Confirmation::Done) => return Some((Outcome::Confirmed, "the target says that it is done".to_owned())),
             Ok(Confirmation::Failed(reason)) => return Some((Outcome::Failed, reason)),
-            Ok(Confirmation::CannotAsk) => return Some((Outcome::Applied, "nobody can be asked".to_owned())),
+            Ok(Confirmation::CannotAsk) => {
+                return Some((taken.when_nobody_tells(), taken.words("nobody can be asked")));
+            }
+            Ok(Confirmation::NeverHeard) => match taken {
+                // What was sent just now may still be on its way.
+                Taken::Unknown if waited >= within.min(NEVER_HEARD_AFTER) => {
+                    return Some((Outcome::Failed, "never sent: the target has never heard of it".to_owned()));
+                }
+                Taken::Accepted if waited >= within => {
+                    return Some((Outcome::Failed, "the target took it and has never heard of it since".to_owned()));
+                }
+                Taken::Accepted | Taken::Unknown => "the target has never heard of it".to_owned(),
+            },
             Ok(Confirmation::Pending) => "still pending".to_owned(),
-            Err(error @ ActError::Panicked { .. }) => return Some((Outcome::Failed, error.to_string())),
             Err(error) => error.to_string(),
         };
-        let within = actuator.patience().confirm_within;
         // It may still take effect later. Whether it helps is judged by what the signals do.
-        let over = now - action.decided_at >= within;
-        over.then(|| (Outcome::Applied, format!("accepted, not confirmed within {within}: {pending}")))
+        let told = || taken.words(&format!("not confirmed within {within}: {pending}"));
+        (waited >= within).then(|| (taken.when_nobody_tells(), told()))
     }
 
     async fn settle(&self, action: &Action, outcome: Outcome, detail: String) -> Result<Done, RecordError> {
@@ -174,10 +281,11 @@ impl Executor {
         Ok(done)
     }
 
-    /// Writing waits for the disk, which must not hold up the runtime.
-    async fn write<F>(&self, write: F) -> Result<(), RecordError>
+    /// Writing and reading wait for the disk, which must not hold up the runtime.
+    async fn write<T, F>(&self, write: F) -> Result<T, RecordError>
     where
-        F: FnOnce(&dyn Record) -> Result<(), RecordError> + Send + 'static,
+        T: Send + 'static,
+        F: FnOnce(&dyn Record) -> Result<T, RecordError> + Send + 'static,
     {
         let record = Arc::clone(&self.record);
         let written = tokio::task::spawn_blocking(move || write(&*record)).await;
@@ -214,8 +322,10 @@ fn missing_room(action: &Action, all: &[Action], done: &[Done]) -> Option<String
                 && other.makes_room_for.as_deref() == Some(action.id.as_str())
         })
     };
-    let failed =
-        |done: &&Done| matches!(done.outcome, Outcome::Failed | Outcome::Expired) && makes_room(&done.action_id);
+    let failed = |done: &&Done| {
+        !matches!(done.outcome, Outcome::Confirmed | Outcome::Applied | Outcome::Unchanged | Outcome::DryRun)
+            && makes_room(&done.action_id)
+    };
     let evict = done.iter().find(failed)?;
     Some(format!("not sent: {} was to make room and did not: {}", evict.action_id, evict.detail))
 }

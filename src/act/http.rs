@@ -89,7 +89,7 @@ impl ApiClient {
             response.headers().get("retry-after").and_then(|text| read_retry_after(text.to_str().ok()?, now));
         let body = read_bounded(&mut response).await;
         if status.is_success() {
-            // An answer that broke off may stand for anything: the same id makes another attempt harmless.
+            // An answer that broke off may stand for anything.
             return body.map_err(|error| self.broken(error));
         }
         let words = cut(&String::from_utf8_lossy(&body.unwrap_or_default()), WORDS_CHARS_MAX);
@@ -98,8 +98,12 @@ impl ApiClient {
             (false, true) => status.to_string(),
             (false, false) => format!("{status}: {words}"),
         };
-        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            return Err(ActError::Unavailable { target: self.target.clone(), reason, retry_after });
+        let target = self.target.clone();
+        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            return Err(ActError::Unavailable { target, reason, retry_after });
+        }
+        if status.is_server_error() {
+            return Err(ActError::Unanswered { target, reason, retry_after });
         }
         Err(self.refused(reason))
     }
@@ -112,9 +116,16 @@ impl ApiClient {
         ActError::Refused { target: self.target.clone(), reason }
     }
 
+    fn unanswered(&self, reason: String) -> ActError {
+        ActError::Unanswered { target: self.target.clone(), reason, retry_after: None }
+    }
+
     fn broken(&self, error: reqwest::Error) -> ActError {
+        // Without a connection nothing was sent.
+        let unsent = error.is_connect();
         if error.is_timeout() {
-            return self.unavailable(format!("no answer within {}", self.timeout));
+            let reason = format!("no answer within {}", self.timeout);
+            return if unsent { self.unavailable(reason) } else { self.unanswered(reason) };
         }
         let mut source = error.source();
         while let Some(cause) = source {
@@ -123,7 +134,11 @@ impl ApiClient {
             }
             source = cause.source();
         }
-        if error.is_builder() { self.refused(words_of(error)) } else { self.unavailable(words_of(error)) }
+        match error.is_builder() {
+            true => self.refused(words_of(error)),
+            false if unsent => self.unavailable(words_of(error)),
+            false => self.unanswered(words_of(error)),
+        }
     }
 }
 

@@ -6,7 +6,8 @@
 //!
 //! Limits: an answer counts up to 64 KiB, its words in errors up to 300 characters; attempts, waits between them and
 //! waits for a confirmation are bounded by [`Patience`]. Redirects are never followed, link-local addresses never
-//! called. Nothing here decides: an action is sent as it stands in the plan, or not at all.
+//! called. Nothing here decides: an action is sent as it stands in the plan, or not at all. Right before each attempt it
+//! is asked once more whether it still may be: not when it is old or has expired, nor when a person has said no.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,6 +63,8 @@ pub struct WebhookSettings {
     pub timeout: Millis,
     /// How often a call is tried in all.
     pub attempts_max: u32,
+    /// Whether the target does not recognise an id that it has seen: what may have got there is not sent again.
+    pub at_most_once: bool,
     /// How long to wait for a confirmation.
     pub confirm_within: Millis,
     /// Whether loopback addresses may be called; link-local ones never are.
@@ -71,9 +74,19 @@ pub struct WebhookSettings {
 /// Why an action did not work.
 #[derive(Debug, thiserror::Error)]
 pub enum ActError {
-    /// No answer in time, a broken connection, or a 5xx.
-    #[error("{target} did not answer: {reason}")]
+    /// It was not taken, and may be later: nobody there, or a 429 or 503.
+    #[error("{target} is not available: {reason}")]
     Unavailable {
+        /// Who.
+        target: String,
+        /// What happened.
+        reason: String,
+        /// How long to wait before the next attempt, where the target says so.
+        retry_after: Option<Millis>,
+    },
+    /// It was sent, and nobody knows what came of it: no answer in time, a connection that broke, or another 5xx.
+    #[error("{target} did not answer: {reason}")]
+    Unanswered {
         /// Who.
         target: String,
         /// What happened.
@@ -102,13 +115,18 @@ pub enum ActError {
 impl ActError {
     /// Whether the same request may work later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, ActError::Unavailable { .. })
+        matches!(self, ActError::Unavailable { .. } | ActError::Unanswered { .. })
+    }
+
+    /// Whether the request may have had its effect all the same.
+    pub fn may_have_worked(&self) -> bool {
+        matches!(self, ActError::Unanswered { .. } | ActError::Panicked { .. })
     }
 
     /// How long to wait before the next attempt, where the target says so.
     pub fn retry_after(&self) -> Option<Millis> {
         match self {
-            ActError::Unavailable { retry_after, .. } => *retry_after,
+            ActError::Unavailable { retry_after, .. } | ActError::Unanswered { retry_after, .. } => *retry_after,
             _ => None,
         }
     }
@@ -153,13 +171,16 @@ pub enum Confirmation {
     Pending,
     /// It will not, and why.
     Failed(String),
+    /// The target has never heard of it.
+    NeverHeard,
     /// Nobody can be asked.
     CannotAsk,
 }
 
 /// Carries out actions on one kind of target.
 pub trait Actuator: std::fmt::Debug + Send + Sync {
-    /// Makes one attempt. Repeating it must not repeat the effect: the action's id is the idempotency key.
+    /// Makes one attempt. Repeating it must not repeat the effect, unless [`Actuator::at_most_once`] says so: the
+    /// action's id is the idempotency key.
     fn apply<'a>(
         &'a self,
         action: &'a Action,
@@ -175,6 +196,12 @@ pub trait Actuator: std::fmt::Debug + Send + Sync {
 
     /// Whether it only writes down: then the outcome says so.
     fn is_dry_run(&self) -> bool {
+        false
+    }
+
+    /// Whether the target repeats the effect when it gets an action again: then none is sent again that may have got
+    /// there.
+    fn at_most_once(&self) -> bool {
         false
     }
 }
@@ -232,6 +259,20 @@ pub trait Record: std::fmt::Debug + Send + Sync {
         took: Option<Millis>,
         now: Timestamp,
     ) -> Result<(), RecordError>;
+
+    /// The attempts that were kept of an action, in order; none where nobody knows.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    fn attempts(&self, _action_id: &str) -> Result<Vec<Attempt>, RecordError> {
+        Ok(Vec::new())
+    }
+
+    /// What a person has said that forbids sending an action now, in words: asked right before each attempt, so it must
+    /// not wait for the disk.
+    fn forbids(&self, _action: &Action, _now: Timestamp) -> Option<String> {
+        None
+    }
 }
 
 /// The journal could not be written.

@@ -122,16 +122,20 @@ fn settings(url: &str, keys: Vec<PathBuf>) -> WebhookSettings {
         status_url: None,
         timeout: Millis(5000),
         attempts_max: 4,
+        at_most_once: false,
         confirm_within: Millis::MINUTE,
         allow_local: true,
     }
 }
 
-/// A record that keeps lines, and fails from the call on that it is told to.
+/// A record that keeps lines, fails from the call on that it is told to, and has somebody pause everything once it has so
+/// many lines.
 #[derive(Debug, Default)]
 struct Lines {
     lines: Mutex<Vec<String>>,
     full_after: Option<usize>,
+    paused_after: Option<usize>,
+    attempts: Mutex<Vec<Attempt>>,
 }
 
 impl Lines {
@@ -150,6 +154,7 @@ impl Record for Lines {
         self.add(format!("intent {}", action.id))
     }
     fn attempt(&self, action_id: &str, attempt: &Attempt) -> Result<(), RecordError> {
+        self.attempts.lock().push(attempt.clone());
         self.add(format!("attempt {action_id} {} {}", attempt.number, attempt.error.as_deref().unwrap_or("ok")))
     }
     fn outcome(
@@ -161,6 +166,13 @@ impl Record for Lines {
         _now: Timestamp,
     ) -> Result<(), RecordError> {
         self.add(format!("outcome {action_id} {outcome:?} {}", took.map_or("-".to_owned(), |took| took.to_string())))
+    }
+    fn attempts(&self, _action_id: &str) -> Result<Vec<Attempt>, RecordError> {
+        Ok(self.attempts.lock().clone())
+    }
+    fn forbids(&self, _action: &Action, _now: Timestamp) -> Option<String> {
+        let paused = self.paused_after.is_some_and(|lines| self.lines.lock().len() >= lines);
+        paused.then(|| "ada paused forestall".to_owned())
     }
 }
 
@@ -238,8 +250,10 @@ async fn retries_what_may_pass_and_nothing_else() {
     check(&[Reply::Status(500, "oops"), Reply::Status(503, ""), ok.clone()], Outcome::Applied, "", 3).await;
     check(&[Reply::Header(429, "retry-after", "3"), ok.clone()], Outcome::Applied, "", 2).await;
     check(&[Reply::Cut, ok.clone()], Outcome::Applied, "", 2).await;
-    check(&[Reply::Status(500, "oops\u{7}")], Outcome::Failed, "500 Internal Server Error: oops (attempt 4 of 4)", 4)
-        .await;
+    let unsure = "500 Internal Server Error: oops (attempt 4 of 4); sent or not, nobody knows";
+    check(&[Reply::Status(500, "oops\u{7}")], Outcome::Unknown, unsure, 4).await;
+    check(&[Reply::Status(500, ""), Reply::Status(409, "it is there")], Outcome::Unknown, "409", 2).await;
+    check(&[Reply::Status(503, "busy")], Outcome::Failed, "is not available: 503 Service Unavailable: busy", 4).await;
     check(&[Reply::Status(400, "no such thing")], Outcome::Failed, "400 Bad Request: no such thing", 1).await;
     check(&[Reply::Status(404, "")], Outcome::Failed, "refused: 404", 1).await;
     check(
@@ -267,7 +281,7 @@ async fn gives_up_on_a_target_that_says_nothing() {
     let server = Server::start(&[Reply::Silence]).await;
     let quick = WebhookSettings { timeout: Millis(100), attempts_max: 2, ..settings(&server.address, Vec::new()) };
     let (carried, lines) = carry_out(&quick, vec![action("a1")]).await;
-    assert_eq!(carried.done[0].outcome, Outcome::Failed);
+    assert_eq!(carried.done[0].outcome, Outcome::Unknown, "it may have had its effect");
     assert!(carried.done[0].detail.contains("no answer within 100ms (attempt 2 of 2)"), "{}", carried.done[0].detail);
     assert_eq!((server.got().len(), lines.len()), (2, 4));
 }
@@ -461,13 +475,15 @@ impl Actuator for Broken {
 }
 
 #[tokio::test]
-async fn a_panic_in_an_actuator_is_a_failed_action() {
-    for (panics_in_apply, words) in [(true, "lost my hammer"), (false, "lost my glasses")] {
+async fn a_panic_in_an_actuator_ends_that_action_only() {
+    for (panics_in_apply, outcome, words) in
+        [(true, Outcome::Unknown, "lost my hammer"), (false, Outcome::Applied, "lost my glasses")]
+    {
         let broken: Arc<dyn Actuator> = Arc::new(Broken { panics_in_apply });
         let actuators = BTreeMap::from([("hook".to_owned(), broken)]);
         let (carried, _) = carry_out_with(actuators, Lines::default(), vec![action("a"), action("b")]).await;
         assert_eq!(carried.done.len(), 2, "the next one is tried all the same");
-        assert_eq!(carried.done[0].outcome, Outcome::Failed);
+        assert_eq!(carried.done[0].outcome, outcome, "it may have been sent");
         assert!(carried.done[0].detail.contains(words), "{}", carried.done[0].detail);
     }
 }
@@ -486,7 +502,7 @@ async fn recovery_asks_and_sends_nothing_again() {
     let outcomes: Vec<Outcome> = executor.follow_up(&unfinished).await.done.iter().map(|done| done.outcome).collect();
     assert_eq!(outcomes, [Outcome::Confirmed, Outcome::DryRun]);
     executor.actuators.clear();
-    assert_eq!(executor.follow_up(&unfinished[..1]).await.done[0].outcome, Outcome::Applied);
+    assert_eq!(executor.follow_up(&unfinished[..1]).await.done[0].outcome, Outcome::Unknown);
     let methods: Vec<Method> = server.got().into_iter().map(|got| got.method).collect();
     assert_eq!(methods, [Method::GET]);
 }
@@ -506,4 +522,99 @@ async fn retry_after_reaches_the_executor() {
     let hook = WebhookActuator::new("hook", &settings(&server.address, Vec::new())).expect("right settings");
     let error = hook.apply(&action("a"), 1, NOW).await.expect_err("429");
     assert_eq!(error.retry_after(), Some(Millis(7000)));
+}
+
+/// What recovery makes of an intent with these attempts, so long after the decision, when the target answers so; nothing
+/// while it waits.
+async fn check_recovery(
+    answer: Option<&'static str>,
+    attempts: &[Option<&str>],
+    after: Millis,
+    wanted: Option<Outcome>,
+) {
+    let server = Server::start(&[Reply::Status(200, answer.unwrap_or(""))]).await;
+    let status_url = answer.map(|_| format!("{}/status/{{id}}", server.address));
+    let kind = ActuatorKind::Webhook(WebhookSettings { status_url, ..settings(&server.address, Vec::new()) });
+    let attempts =
+        (1..).zip(attempts).map(|(number, error)| Attempt { number, at: NOW, error: error.map(str::to_owned) });
+    let executor = Executor {
+        actuators: build(&[ActuatorSettings { name: "hook".to_owned(), kind }]).expect("right settings"),
+        record: Arc::new(Lines { attempts: Mutex::new(attempts.collect()), ..Lines::default() }),
+        clock: Clock::simulated(NOW + after),
+    };
+    let carried = executor.follow_up(&[Action { decided_at: NOW, ..action("a") }]).await;
+    let what = format!("{answer:?} {:?} after {after}: {:?}", executor.record, carried.done);
+    assert_eq!(carried.done.first().map(|done| done.outcome), wanted, "{what}");
+    assert!(server.got().iter().all(|got| got.method == Method::GET), "nothing is sent again: {what}");
+}
+
+#[tokio::test]
+async fn what_nobody_knows_of_is_unknown_and_what_the_target_never_heard_of_was_never_sent() {
+    const NEVER: Option<&str> = Some(r#"{"state":"unknown"}"#);
+    const PENDING: Option<&str> = Some(r#"{"state":"pending"}"#);
+    let (second, minute) = (Millis::SECOND, Millis::MINUTE);
+    for (answer, attempts, after, wanted) in [
+        (None, vec![], second, Some(Outcome::Unknown)),
+        (None, vec![Some("no answer")], second, Some(Outcome::Unknown)),
+        (None, vec![Some("no answer"), None], second, Some(Outcome::Applied)),
+        (NEVER, vec![], second, None),
+        (NEVER, vec![], minute, Some(Outcome::Failed)),
+        (NEVER, vec![None], second, None),
+        (PENDING, vec![], second, None),
+        (PENDING, vec![], minute, Some(Outcome::Unknown)),
+        (PENDING, vec![None], minute, Some(Outcome::Applied)),
+        (Some(r#"{"state":"failed"}"#), vec![], second, Some(Outcome::Failed)),
+        (Some(r#"{"state":"done"}"#), vec![], second, Some(Outcome::Confirmed)),
+        (Some("<html>"), vec![], minute, Some(Outcome::Unknown)),
+    ] {
+        check_recovery(answer, &attempts, after, wanted).await;
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_got_there_is_not_sent_again_to_a_target_that_repeats_effects() {
+    for (replies, calls, outcome) in [
+        (vec![Reply::Status(500, "")], 1, Outcome::Unknown),
+        (vec![Reply::Cut], 1, Outcome::Unknown),
+        (vec![Reply::Status(503, ""), Reply::Status(200, "")], 2, Outcome::Applied),
+        (vec![Reply::Status(503, ""), Reply::Status(502, "")], 2, Outcome::Unknown),
+    ] {
+        let server = Server::start(&replies).await;
+        let once = WebhookSettings { at_most_once: true, ..settings(&server.address, Vec::new()) };
+        let (carried, _) = carry_out(&once, vec![action("a1")]).await;
+        assert_eq!((server.got().len(), carried.done[0].outcome), (calls, outcome), "{replies:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_pause_holds_from_the_next_attempt_on_in_the_middle_of_a_plan() {
+    // Lines of the first action: intent, attempt 1, attempt 2, outcome.
+    for (reply, paused_after, calls, outcomes) in [
+        (Reply::Status(503, ""), 0, 0, [Outcome::Cancelled, Outcome::Cancelled]),
+        (Reply::Status(503, ""), 2, 1, [Outcome::Cancelled, Outcome::Cancelled]),
+        (Reply::Status(500, ""), 2, 1, [Outcome::Unknown, Outcome::Cancelled]),
+        (Reply::Status(200, ""), 3, 1, [Outcome::Applied, Outcome::Cancelled]),
+    ] {
+        let server = Server::start(&[reply]).await;
+        let kind = ActuatorKind::Webhook(settings(&server.address, Vec::new()));
+        let actuators = build(&[ActuatorSettings { name: "hook".to_owned(), kind }]).expect("right settings");
+        let lines = Lines { paused_after: Some(paused_after), ..Lines::default() };
+        let (carried, lines) = carry_out_with(actuators, lines, vec![action("a"), action("b")]).await;
+        let got: Vec<Outcome> = carried.done.iter().map(|done| done.outcome).collect();
+        assert_eq!((server.got().len(), got), (calls, outcomes.to_vec()), "paused after {paused_after}: {lines:?}");
+        assert!(carried.done[1].detail.contains("ada paused forestall"), "{}", carried.done[1].detail);
+    }
+}
+
+#[tokio::test]
+async fn what_was_decided_long_ago_is_not_sent() {
+    let server = Server::start(&[Reply::Status(200, "")]).await;
+    let actions = vec![
+        Action { decided_at: NOW - Millis::MINUTE * 5, ..action("just") },
+        Action { decided_at: NOW - Millis::MINUTE * 5 - Millis(1), ..action("old") },
+    ];
+    let (carried, _) = carry_out(&settings(&server.address, Vec::new()), actions).await;
+    assert_eq!((carried.done[0].outcome, carried.done[1].outcome), (Outcome::Applied, Outcome::Expired));
+    assert!(carried.done[1].detail.contains("decided 5m1ms ago"), "{}", carried.done[1].detail);
+    assert_eq!(server.got().len(), 1);
 }

@@ -163,13 +163,14 @@ impl WebhookActuator {
             request = request.header(name, value);
         }
         let answer = self.api.send(request, now).await?;
-        let wanted = r#"wanted {"state": "done" | "pending" | "failed"}"#;
+        let wanted = r#"wanted {"state": "done" | "pending" | "failed" | "unknown"}"#;
         let answer: StateAnswer = serde_json::from_slice(&answer)
             .map_err(|error| self.api.refused(format!("its status cannot be read: {error}; {wanted}")))?;
         match answer.state.as_str() {
             "done" | "unchanged" => Ok(Confirmation::Done),
             "pending" => Ok(Confirmation::Pending),
             "failed" => Ok(Confirmation::Failed(failure(&answer.reason))),
+            "unknown" => Ok(Confirmation::NeverHeard),
             other => Err(self.api.refused(format!("its status is `{}`; {wanted}", cut(other, 40)))),
         }
     }
@@ -196,6 +197,10 @@ impl Actuator for WebhookActuator {
 
     fn patience(&self) -> Patience {
         Patience { attempts_max: self.settings.attempts_max, confirm_within: self.settings.confirm_within }
+    }
+
+    fn at_most_once(&self) -> bool {
+        self.settings.at_most_once
     }
 }
 

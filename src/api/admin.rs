@@ -22,8 +22,8 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     if !shared.ready.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "forestall is starting.\n").into_response();
     }
-    if !shared.journal_works() {
-        return "forestall is ready, degraded: the journal cannot be written, so nothing is acted on.\n"
+    if let Some(fault) = &*shared.journal_fault.load() {
+        return format!("forestall is ready, degraded: {fault}; nothing is acted on until it can be.\n")
             .into_response();
     }
     "forestall is ready.\n".into_response()

@@ -151,6 +151,17 @@ fn encode_store(shared: &Shared, encoder: &mut DescriptorEncoder<'_>) -> fmt::Re
         "Whether the journal can be written; nothing is acted on otherwise",
         [(vec![], works)],
     )?;
+    let witness = shared.journal.witness();
+    let rows = [(vec![], witness.rows as f64)];
+    gauges(encoder, "journal_rows", "The number of the journal's last row", rows)?;
+    let head = [(vec![], witness.value as f64)];
+    gauges(encoder, "journal_head", "The first 48 bits of the hash of the journal's last row", head)?;
+    let pauses = shared.journal.controls().pauses_at(shared.clock.now());
+    let scopes = ["all", "policy", "kind", "component"].map(|scope| {
+        let count = pauses.iter().filter(|pause| pause.scope.word() == scope).count();
+        (one("scope", scope), count as f64)
+    });
+    gauges(encoder, "paused", "Pauses that hold now, by what they are for", scopes)?;
     let mut notices = Vec::new();
     for sink in shared.notifier.status() {
         for (result, count) in [("sent", sink.sent), ("failed", sink.failed), ("dropped", sink.dropped)] {

@@ -7,6 +7,7 @@ mod admin;
 mod alerts;
 mod answer;
 mod auth;
+mod controls;
 mod exposition;
 mod meters;
 mod own;
@@ -19,7 +20,7 @@ mod write;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::Router;
@@ -87,14 +88,12 @@ pub struct Shared {
     pub limits: ingest::Limits,
     /// Flags.
     pub options: WebOptions,
-    /// Ids of waiting actions that a person approved.
-    pub approved: parking_lot::Mutex<BTreeSet<String>>,
     /// Failures that somebody else's alerts tell of; taken by the next pass. At most [`crate::cycle::FAILURES_MAX`].
     pub failures: parking_lot::Mutex<Vec<Failure>>,
     /// Kinds whose breaker a person released; taken by the next pass.
     pub released: parking_lot::Mutex<BTreeSet<String>>,
-    /// Whether the last write to the journal worked.
-    pub journal_ok: AtomicBool,
+    /// Why the journal could not be written the last time; nothing where it could.
+    pub journal_fault: ArcSwapOption<String>,
     /// Whether the server takes and evaluates samples.
     pub ready: AtomicBool,
     /// When the last sample came, in ms since the epoch.
@@ -138,10 +137,9 @@ impl Shared {
             notifier: parts.notifier,
             meters: Meters::new(),
             options: parts.options,
-            approved: parking_lot::Mutex::default(),
             failures: parking_lot::Mutex::default(),
             released: parking_lot::Mutex::default(),
-            journal_ok: AtomicBool::new(true),
+            journal_fault: ArcSwapOption::empty(),
             ready: AtomicBool::new(false),
             last_write_at: AtomicI64::new(0),
             decodes: Semaphore::new(DECODES_MAX),
@@ -154,7 +152,7 @@ impl Shared {
 
     /// Whether acting is possible as far as the journal is concerned.
     pub fn journal_works(&self) -> bool {
-        self.journal_ok.load(Ordering::Relaxed)
+        self.journal_fault.load().is_none()
     }
 }
 
@@ -186,10 +184,11 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/rules", get(own::rules))
         .route("/gates", get(own::gates))
         .route("/alerts", post(alerts::alerts))
-        .route("/approvals", get(own::approvals))
-        .route("/approvals/{id}", post(own::approve))
-        .route("/breakers/{kind}/release", post(own::release_breaker))
-        .route("/latches/{*id}", post(own::release_latch));
+        .route("/approvals", get(controls::approvals))
+        .route("/approvals/{id}", post(controls::answer))
+        .route("/pause", get(controls::pauses).post(controls::pause).delete(controls::lift))
+        .route("/breakers/{kind}/release", post(controls::release_breaker))
+        .route("/latches/{*id}", post(controls::release_latch));
     Router::new()
         .route("/api/v1/write", post(write::write))
         .merge(read)

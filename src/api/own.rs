@@ -1,15 +1,14 @@
-//! Our own API under `/api/v1/forestall/`: components, plan, decisions, rules, gates, approvals.
+//! Our own API under `/api/v1/forestall/`: components, plan, decisions, rules, gates. What changes something is in
+//! `controls.rs`.
 
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Refusal, success};
-use super::auth::require_operator;
 use super::params::Params;
 use super::{Shared, views};
 use crate::audit::{Filter, JournalError, word};
@@ -19,7 +18,7 @@ use crate::health::{Assessment, NumberOrQuery};
 /// The most rows of one answer.
 const ROWS_MAX: usize = 1000;
 
-fn newest(shared: &Shared) -> Result<Arc<Report>, Refusal> {
+pub(super) fn newest(shared: &Shared) -> Result<Arc<Report>, Refusal> {
     shared.report.load_full().ok_or_else(|| Refusal::unavailable("no pass has been made yet"))
 }
 
@@ -54,6 +53,8 @@ fn frame(shared: &Shared, report: Option<&Report>) -> Value {
         "mode": word(&settings.global.mode),
         "hold_until": shared.started_at + settings.global.start_hold,
         "journal_ok": shared.journal_works(),
+        "journal_fault": shared.journal_fault.load().as_deref(),
+        "pauses": shared.journal.controls().pauses_at(shared.clock.now()),
         "last_write_at": shared.last_write_at.load(std::sync::atomic::Ordering::Relaxed),
         "rules": predict_rules(&settings).count(),
         "series": shared.store.stats().series,
@@ -198,87 +199,4 @@ pub(super) async fn gates(State(shared): State<Arc<Shared>>) -> Result<Response,
         "usage": report.plan.usage,
         "leader": true,
     })))
-}
-
-/// `approvals`: actions that wait for a person.
-pub(super) async fn approvals(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
-    let report = newest(&shared)?;
-    let approved = shared.approved.lock().clone();
-    let waiting = report.plan.waiting.iter().map(|action| {
-        let mut view = views::action(action);
-        view["approved"] = json!(approved.contains(&action.id));
-        view
-    });
-    Ok(success(json!({"waiting": waiting.collect::<Vec<_>>()})))
-}
-
-/// What a person says to a waiting action.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Answer {
-    approve: bool,
-    #[serde(default)]
-    reason: String,
-}
-
-/// `POST approvals/{id}` with `{"approve": true, "reason": "…"}`: the next pass carries it out, if it is still wanted.
-/// What nobody approves is dropped when it is no longer wanted.
-pub(super) async fn approve(
-    State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    axum::Json(answer): axum::Json<Answer>,
-) -> Result<Response, Refusal> {
-    require_operator(&shared, &headers)?;
-    if !answer.approve {
-        let what = "an action can only be approved; left alone, it is dropped when it is no longer wanted";
-        return Err(Refusal::bad_data(what));
-    }
-    let report = newest(&shared)?;
-    if !report.plan.waiting.iter().any(|action| action.id == id) {
-        return Err(Refusal::not_found(format!("no action {id:?} waits for an answer; it may no longer be wanted")));
-    }
-    let reason: String = answer.reason.chars().take(500).collect();
-    note(&shared, "approval", &format!("approved {id}: {reason}"))?;
-    shared.approved.lock().insert(id.clone());
-    Ok(success(json!({"id": id, "approved": true})))
-}
-
-/// What a person does is written down before it counts.
-fn note(shared: &Shared, what: &str, text: &str) -> Result<(), Refusal> {
-    shared.journal.note(what, text, shared.clock.now()).map_err(Refusal::unavailable)
-}
-
-/// `POST breakers/{kind}/release`: a person says that the mass anomaly is over.
-pub(super) async fn release_breaker(
-    State(shared): State<Arc<Shared>>,
-    Path(kind): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    require_operator(&shared, &headers)?;
-    if !newest(&shared)?.plan.carry.breakers.contains_key(&kind) {
-        return Err(Refusal::not_found(format!("no breaker of kind {kind:?} is open")));
-    }
-    note(&shared, "release", &format!("breaker {kind}"))?;
-    shared.released.lock().insert(kind.clone());
-    Ok(success(json!({"kind": kind, "released": true})))
-}
-
-/// `POST latches/{component}`: a person says that what had no effect may be tried again.
-pub(super) async fn release_latch(
-    State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    require_operator(&shared, &headers)?;
-    let report = newest(&shared)?;
-    let latched = |declined: &&crate::plan::Declined| {
-        declined.reason == crate::plan::Reason::Latched && declined.component.to_string() == id
-    };
-    if !report.plan.declined.iter().any(|declined| latched(&declined)) {
-        return Err(Refusal::not_found(format!("{id:?} is not latched")));
-    }
-    note(&shared, "release", &format!("latch {id}"))?;
-    shared.released.lock().insert(id.clone());
-    Ok(success(json!({"component": id, "released": true})))
 }

@@ -117,7 +117,7 @@ impl Params {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "checked to be within the range of times")]
-fn parse_time(text: &str) -> Option<Timestamp> {
+pub(super) fn parse_time(text: &str) -> Option<Timestamp> {
     if let Ok(seconds) = text.parse::<f64>() {
         let millis = (seconds * 1000.0).round();
         return (millis.abs() < 9.2e18).then_some(Timestamp(millis as i64));

@@ -3,10 +3,11 @@
 //! Each row is one line of JSON, `{"seq":1,"at":…,"kind":"decision","id":"…","body":{…},"input_sha256":…}`, and its
 //! hash is SHA-256 over the hash of the row before it (64 hex digits; zeros before the first) followed by that line.
 //! Triggers refuse changes and deletions; whoever gets around them breaks the chain, which [`Journal::verify`] finds.
-//! Rows cut off at the end can only be found by someone who kept the [`Journal::head`].
+//! Rows cut off at the end can only be found by someone who kept the [`Journal::head`] or a [`Witness`].
 //!
 //! Beside the chain stand the inputs of plans (compressed; the oldest are dropped above a limit, the chain keeps
-//! their hashes) and an index for queries that can be made anew from the rows.
+//! their hashes) and an index for queries that can be made anew from the rows. The file is the last of several
+//! (`segments.rs`).
 //!
 //! The file is in WAL mode with `synchronous=FULL`: what was written is there after a power cut. One process writes;
 //! others, `sqlite3` too, may read. When it cannot be written every write says so, and nothing is acted on.
@@ -14,16 +15,18 @@
 use std::path::Path;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use super::controls::{Controls, PAUSES_MAX};
+use super::segments::{Files, SegmentBody, Start, first_row};
 use crate::act::{Attempt, Record, RecordError};
 use crate::health::DaySummary;
 use crate::model::{Millis, Timestamp};
-use crate::plan::{Action, Extension, Ledger, Outcome, Plan, PlanInput, Verdict};
+use crate::plan::{Action, Extension, Ledger, Outcome, Pause, Plan, PlanInput, Verdict};
 
 /// The hash before the first row.
 pub(super) const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -35,9 +38,9 @@ const INPUT_BYTES_MAX: i64 = 256 * 1024 * 1024;
 const BUSY_WAIT: Duration = Duration::from_secs(2);
 
 /// The version of the tables below.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
-const SCHEMA: &str = "
+pub(super) const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS journal (
         seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL,
         input_sha256 TEXT, hash TEXT NOT NULL
@@ -54,7 +57,7 @@ const SCHEMA: &str = "
     ) STRICT;
     CREATE INDEX IF NOT EXISTS entries_by_decision ON entries (decision);
     CREATE INDEX IF NOT EXISTS entries_by_action ON entries (action_id) WHERE action_id IS NOT NULL;
-    PRAGMA user_version = 1;
+    PRAGMA user_version = 2;
 ";
 
 /// What a row is about.
@@ -75,8 +78,22 @@ pub enum RowKind {
     Extension,
     /// It is no longer ours to undo.
     Disowned,
-    /// Something a person or forestall itself did: a looser mode, a pause, a release.
+    /// Something that happened, in words.
     Note,
+    /// A person paused something.
+    Pause,
+    /// A person lifted a pause.
+    Lift,
+    /// A person's answer to an offer.
+    Approval,
+    /// A person released a breaker or a latch.
+    Release,
+    /// A policy may go further than before, or less far.
+    Mode,
+    /// A segment begins: the one before it, what had been done, what persons had said.
+    Segment,
+    /// A closed segment is deleted.
+    Retired,
     /// What a rule's predictions were worth on one day.
     Quality,
 }
@@ -117,6 +134,18 @@ pub enum JournalError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The files of the journal are not as they should be.
+    #[error("the segments of the journal: {0}")]
+    Segment(String),
+    /// A segment cannot be closed now.
+    #[error("somebody else has the journal open, so its segment cannot be closed; the next pass tries again")]
+    InUse,
+    /// The row that a witness has seen is not kept any more.
+    #[error("row {0} is in a segment that was deleted; take a newer witness")]
+    WitnessGone(i64),
+    /// Nothing more can be paused.
+    #[error("{PAUSES_MAX} pauses hold already, which is the most; lift one, or pause more at once")]
+    TooManyPauses,
     /// Nothing has this id.
     #[error("there is no decision `{0}`")]
     NoDecision(String),
@@ -128,29 +157,107 @@ pub enum JournalError {
 /// A chain that holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verified {
-    /// How many rows there are.
+    /// The number of the last row: how many there have ever been.
     pub rows: i64,
     /// The hash of the last.
     pub head: String,
+    /// The number of the first row that is still kept.
+    pub first: i64,
+    /// In how many files they are.
+    pub segments: usize,
 }
 
-/// The journal. All calls wait for the disk; none may be made on the async runtime's threads.
+/// What an outsider has seen of the journal: enough to prove later that no row up to that one was cut off or changed. The
+/// metrics `forestall_journal_rows` and `forestall_journal_head` tell it to Prometheus at each scrape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Witness {
+    /// The number of the last row.
+    pub rows: i64,
+    /// The first 48 bits of its hash: as many as a metric's value holds exactly.
+    pub value: u64,
+}
+
+impl Witness {
+    pub(super) fn of(head: &Head) -> Witness {
+        Witness { rows: head.seq, value: Witness::value_of(&head.hash) }
+    }
+
+    /// The first 48 bits of a hash.
+    pub(super) fn value_of(hash: &str) -> u64 {
+        hash.get(..12).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
+    }
+}
+
+/// The journal. Its calls wait for the disk and may not be made on the async runtime's threads, but for those that say that
+/// they do not wait.
 #[derive(Debug)]
-pub struct Journal(Mutex<State>);
+pub struct Journal {
+    pub(super) state: Mutex<State>,
+    /// The last row, to be read without waiting for the disk.
+    pub(super) witness: Mutex<Witness>,
+    /// What persons said, folded from the rows.
+    pub(super) controls: RwLock<Controls>,
+    /// Pauses that hold and could not be written yet.
+    pub(super) unwritten: Mutex<Vec<Pause>>,
+}
 
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) connection: Connection,
-    head: Head,
+    pub(super) head: Head,
     /// What has been done, folded from the rows as they are written.
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
+    /// Where it is; nowhere for one in memory.
+    pub(super) files: Option<Files>,
+    pub(super) start: Start,
 }
 
 /// The last row.
 #[derive(Debug, Clone)]
-struct Head {
-    seq: i64,
-    hash: String,
+pub(super) struct Head {
+    pub(super) seq: i64,
+    pub(super) hash: String,
+}
+
+/// A file that was opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) connection: Connection,
+    pub(super) head: Head,
+    pub(super) start: Start,
+    before: Option<SegmentBody>,
+}
+
+/// Opens the live file for writing; makes it where there is none, and ends a roll-over that was cut short.
+pub(super) fn begin(files: &Files) -> Result<Opened, JournalError> {
+    let wrong = |reason: String| JournalError::Open { path: files.live.display().to_string(), reason };
+    files.settle().map_err(wrong)?;
+    let connection = Connection::open(&files.live).map_err(|error| wrong(error.to_string()))?;
+    prepare(&connection).map_err(wrong)?;
+    let opened = Opened::of(connection)?;
+    let closed = files.list().map_err(|error| wrong(error.to_string()))?;
+    match closed.last_key_value() {
+        Some((number, last)) if *number + 1 != opened.start.number => Err(wrong(format!(
+            "it is segment {} and does not go on from {}; bring back what belongs together, or move the closed segments away",
+            opened.start.number,
+            last.display()
+        ))),
+        _ => Ok(opened),
+    }
+}
+
+impl Opened {
+    fn of(connection: Connection) -> Result<Opened, JournalError> {
+        let last = "SELECT seq, hash FROM journal ORDER BY seq DESC LIMIT 1";
+        let head = connection
+            .query_row(last, [], |row| Ok(Head { seq: row.get(0)?, hash: row.get(1)? }))
+            .optional()
+            .map_err(read_error)?
+            .unwrap_or(Head { seq: 0, hash: GENESIS.to_owned() });
+        let first = first_row(&connection)?;
+        let start = Start::of(first.as_ref());
+        Ok(Opened { connection, head, start, before: first.and_then(|(_, body)| body) })
+    }
 }
 
 /// One row as it is read back.
@@ -201,10 +308,9 @@ impl Journal {
     /// # Errors
     /// Where the file cannot be opened, is no journal, or was made by a newer forestall.
     pub fn open(path: &Path) -> Result<Journal, JournalError> {
-        let wrong = |reason: String| JournalError::Open { path: path.display().to_string(), reason };
-        let connection = Connection::open(path).map_err(|error| wrong(error.to_string()))?;
-        prepare(&connection).map_err(wrong)?;
-        Journal::with(connection)
+        let files = Files { live: path.to_owned() };
+        let opened = begin(&files)?;
+        Journal::with(opened, Some(files))
     }
 
     /// Opens a journal that another process may be writing, to read only. Writes fail.
@@ -213,29 +319,31 @@ impl Journal {
     /// Where there is none, or it cannot be read.
     pub fn open_read_only(path: &Path) -> Result<Journal, JournalError> {
         let wrong = |reason: String| JournalError::Open { path: path.display().to_string(), reason };
+        let files = Files { live: path.to_owned() };
+        let file = files.readable().map_err(wrong)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(|error| wrong(error.to_string()))?;
+        let connection = Connection::open_with_flags(file, flags).map_err(|error| wrong(error.to_string()))?;
         connection.busy_timeout(BUSY_WAIT).map_err(|error| wrong(error.to_string()))?;
         check_version(&connection).map_err(wrong)?;
-        Journal::with(connection)
+        Journal::with(Opened::of(connection)?, Some(files))
     }
 
     /// A journal that is gone with the process: for tests and trials.
     pub fn in_memory() -> Journal {
         let connection = Connection::open_in_memory().expect("memory needs no file");
         prepare(&connection).expect("an empty database takes the tables");
-        Journal::with(connection).expect("an empty journal can be read")
+        let opened = Opened::of(connection).expect("an empty journal can be read");
+        Journal::with(opened, None).expect("an empty journal can be read")
     }
 
-    fn with(connection: Connection) -> Result<Journal, JournalError> {
-        let last = "SELECT seq, hash FROM journal ORDER BY seq DESC LIMIT 1";
-        let head = connection
-            .query_row(last, [], |row| Ok(Head { seq: row.get(0)?, hash: row.get(1)? }))
-            .optional()
-            .map_err(read_error)?
-            .unwrap_or(Head { seq: 0, hash: GENESIS.to_owned() });
-        let ledger = rebuild_ledger(&connection)?;
-        Ok(Journal(Mutex::new(State { connection, head, ledger })))
+    fn with(opened: Opened, files: Option<Files>) -> Result<Journal, JournalError> {
+        let Opened { connection, head, start, before } = opened;
+        let (ledger, controls) = before.map(|before| (before.ledger, before.controls)).unwrap_or_default();
+        let ledger = rebuild_ledger(&connection, ledger)?;
+        let controls = RwLock::new(controls.rebuild(&connection)?);
+        let witness = Mutex::new(Witness::of(&head));
+        let state = Mutex::new(State { connection, head, ledger, files, start });
+        Ok(Journal { state, witness, controls, unwritten: Mutex::default() })
     }
 
     /// Runs a query under the lock.
@@ -243,17 +351,34 @@ impl Journal {
         &self,
         query: impl FnOnce(&Connection) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
-        query(&self.0.lock().connection)
+        query(&self.state.lock().connection)
     }
 
     /// The hash of the last row. Kept elsewhere, it proves later that nothing was cut off.
     pub fn head(&self) -> String {
-        self.0.lock().head.hash.clone()
+        self.state.lock().head.hash.clone()
+    }
+
+    /// What an outsider should keep. Does not wait for the disk.
+    pub fn witness(&self) -> Witness {
+        *self.witness.lock()
+    }
+
+    /// Adds rows and what stands beside the first of them, or nothing at all.
+    pub(super) fn append_beside(
+        &self,
+        state: &mut State,
+        rows: &[NewRow],
+        beside: impl FnOnce(&Transaction<'_>, i64) -> rusqlite::Result<()>,
+    ) -> Result<(), JournalError> {
+        state.append(rows, beside)?;
+        *self.witness.lock() = Witness::of(&state.head);
+        Ok(())
     }
 
     /// What a plan made at `now` must know of what was done.
     pub fn ledger(&self, now: Timestamp) -> Ledger {
-        let mut ledger = self.0.lock().ledger.clone();
+        let mut ledger = self.state.lock().ledger.clone();
         ledger.prune(now);
         ledger
     }
@@ -279,24 +404,39 @@ impl Journal {
         for action_id in &plan.disowned {
             rows.push(NewRow::new(RowKind::Disowned, plan.at, action_id, &serde_json::json!({}))?);
         }
-        let state = &mut *self.0.lock();
-        state.append(&rows, |tx, seq| {
+        let state = &mut *self.state.lock();
+        self.append_beside(state, &rows, |tx, seq| {
             tx.execute("INSERT INTO inputs (decision, body) VALUES (?, ?)", params![seq, packed])?;
             write_entries(tx, seq, plan)?;
             drop_old_inputs(tx)
         })?;
         state.ledger.note(plan);
+        self.controls.write().note_plan(plan);
         Ok(id)
     }
 
-    /// Keeps something a person or forestall itself did: `what` in one word (`mode`, `pause`, `release`), `text` in a
-    /// sentence.
+    /// Keeps something that happened: `what` in one word, `text` in a sentence.
     ///
     /// # Errors
     /// Where it could not be written.
     pub fn note(&self, what: &str, text: &str, now: Timestamp) -> Result<(), JournalError> {
-        let row = NewRow::new(RowKind::Note, now, what, &serde_json::json!({ "text": text }))?;
-        self.0.lock().append(&[row], |_, _| Ok(()))
+        self.append_one(RowKind::Note, now, what, &serde_json::json!({ "text": text }))
+    }
+
+    /// Adds one row of which nothing but controls follows.
+    pub(super) fn append_one(
+        &self,
+        kind: RowKind,
+        at: Timestamp,
+        id: &str,
+        body: &impl Serialize,
+    ) -> Result<(), JournalError> {
+        self.append(&[NewRow::new(kind, at, id, body)?])
+    }
+
+    /// The same for several rows, all or none.
+    pub(super) fn append(&self, rows: &[NewRow]) -> Result<(), JournalError> {
+        self.append_beside(&mut self.state.lock(), rows, |_, _| Ok(()))
     }
 }
 
@@ -339,7 +479,7 @@ impl Journal {
         if rows.is_empty() {
             return Ok(());
         }
-        self.0.lock().append(&rows, |_, _| Ok(()))
+        self.append(&rows)
     }
 
     /// The summaries that were kept, the oldest first.
@@ -347,20 +487,26 @@ impl Journal {
     /// # Errors
     /// Where they cannot be read.
     pub fn quality(&self) -> Result<Vec<DaySummary>, JournalError> {
-        self.read(|connection| {
-            let sql = format!("SELECT {COLUMNS} FROM journal WHERE kind = 'quality' ORDER BY seq");
-            let mut statement = connection.prepare(&sql).map_err(read_error)?;
-            let rows = statement.query_map([], Row::read).map_err(read_error)?;
-            rows.map(|row| row.map_err(read_error)?.parse()).collect()
-        })
+        let sql = format!("SELECT {COLUMNS} FROM journal WHERE kind = 'quality' ORDER BY seq");
+        let mut summaries = Vec::new();
+        for part in self.parts()? {
+            self.read_part(&part, |connection| {
+                let mut statement = connection.prepare(&sql).map_err(read_error)?;
+                for row in statement.query_map([], Row::read).map_err(read_error)? {
+                    summaries.push(row.map_err(read_error)?.parse()?);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(summaries)
     }
 }
 
 impl Record for Journal {
     fn intent(&self, action: &Action, now: Timestamp) -> Result<(), RecordError> {
         let row = NewRow::new(RowKind::Intent, now, &action.id, action)?;
-        let state = &mut *self.0.lock();
-        state.append(&[row], |_, _| Ok(()))?;
+        let state = &mut *self.state.lock();
+        self.append_beside(state, &[row], |_, _| Ok(()))?;
         state.ledger.record_intent(action);
         state.ledger.prune(now);
         Ok(())
@@ -368,7 +514,7 @@ impl Record for Journal {
 
     fn attempt(&self, action_id: &str, attempt: &Attempt) -> Result<(), RecordError> {
         let row = NewRow::new(RowKind::Attempt, attempt.at, action_id, attempt)?;
-        Ok(self.0.lock().append(&[row], |_, _| Ok(()))?)
+        Ok(self.append(&[row])?)
     }
 
     fn outcome(
@@ -381,13 +527,31 @@ impl Record for Journal {
     ) -> Result<(), RecordError> {
         let settled = Settled { outcome, detail: detail.to_owned(), took };
         let row = NewRow::new(RowKind::Outcome, now, action_id, &settled)?;
-        let state = &mut *self.0.lock();
-        state.append(&[row], |tx, _| {
+        let state = &mut *self.state.lock();
+        self.append_beside(state, &[row], |tx, _| {
             tx.execute("UPDATE entries SET outcome = ? WHERE action_id = ?", params![word(&outcome), action_id])?;
             Ok(())
         })?;
         state.ledger.record_outcome(action_id, outcome, took, now);
         Ok(())
+    }
+
+    fn attempts(&self, action_id: &str) -> Result<Vec<Attempt>, RecordError> {
+        let mut attempts = Vec::new();
+        // From the newest file back to the one that has the intent.
+        for part in self.parts()?.iter().rev() {
+            let rows = self.rows_of(std::slice::from_ref(part), action_id, "attempt")?;
+            let found = rows.iter().map(Row::parse).collect::<Result<Vec<Attempt>, _>>()?;
+            attempts.splice(..0, found);
+            if !self.rows_of(std::slice::from_ref(part), action_id, "intent")?.is_empty() {
+                break;
+            }
+        }
+        Ok(attempts)
+    }
+
+    fn forbids(&self, action: &Action, now: Timestamp) -> Option<String> {
+        self.controls.read().forbids(action, now)
     }
 }
 
@@ -402,7 +566,7 @@ impl From<JournalError> for RecordError {
 
 /// A row that is not written yet.
 #[derive(Debug)]
-struct NewRow {
+pub(super) struct NewRow {
     kind: RowKind,
     at: Timestamp,
     id: String,
@@ -411,14 +575,14 @@ struct NewRow {
 }
 
 impl NewRow {
-    fn new(kind: RowKind, at: Timestamp, id: &str, body: &impl Serialize) -> Result<NewRow, JournalError> {
+    pub(super) fn new(kind: RowKind, at: Timestamp, id: &str, body: &impl Serialize) -> Result<NewRow, JournalError> {
         Ok(NewRow { kind, at, id: id.to_owned(), body: to_json(body)?, input_sha256: None })
     }
 }
 
 impl State {
     /// Adds rows and what stands beside the first of them, or nothing at all.
-    fn append(
+    pub(super) fn append(
         &mut self,
         rows: &[NewRow],
         beside: impl FnOnce(&Transaction<'_>, i64) -> rusqlite::Result<()>,
@@ -428,28 +592,28 @@ impl State {
             let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             beside(&tx, head.seq + 1)?;
             for row in rows {
-                let (seq, kind) = (head.seq + 1, word(&row.kind));
-                let line = line_of(seq, row.at, &kind, &row.id, &row.body, row.input_sha256.as_deref());
-                let hash = chain_hash(&head.hash, &line);
-                // Its number is taken where another process writes too: then this fails, and the chain stays whole.
-                let insert = format!("INSERT INTO journal ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)");
-                tx.prepare_cached(&insert)?.execute(params![
-                    seq,
-                    row.at.0,
-                    kind,
-                    row.id,
-                    row.body,
-                    row.input_sha256,
-                    hash
-                ])?;
-                head = Head { seq, hash };
+                head = insert(&tx, &head, row)?;
             }
             tx.commit()
         };
         write(&mut self.connection).map_err(|error| JournalError::Write(error.to_string()))?;
         self.head = head;
+        if self.start.at.is_none() {
+            self.start.at = rows.first().map(|row| row.at);
+        }
         Ok(())
     }
+}
+
+/// Adds a row after the last one.
+pub(super) fn insert(tx: &Transaction<'_>, last: &Head, row: &NewRow) -> rusqlite::Result<Head> {
+    let (seq, kind) = (last.seq + 1, word(&row.kind));
+    let line = line_of(seq, row.at, &kind, &row.id, &row.body, row.input_sha256.as_deref());
+    let hash = chain_hash(&last.hash, &line);
+    // Its number is taken where another process writes too: then this fails, and the chain stays whole.
+    let insert = format!("INSERT INTO journal ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)");
+    tx.prepare_cached(&insert)?.execute(params![seq, row.at.0, kind, row.id, row.body, row.input_sha256, hash])?;
+    Ok(Head { seq, hash })
 }
 
 fn decision_row(plan: &Plan, input: &str) -> Result<NewRow, JournalError> {
@@ -463,14 +627,13 @@ fn decision_row(plan: &Plan, input: &str) -> Result<NewRow, JournalError> {
     Ok(row)
 }
 
-/// What has been done, from all rows that say so.
-fn rebuild_ledger(connection: &Connection) -> Result<Ledger, JournalError> {
+/// What has been done: what had been done before this file began, and all its rows that say so.
+fn rebuild_ledger(connection: &Connection, mut ledger: Ledger) -> Result<Ledger, JournalError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM journal WHERE kind IN ('intent', 'outcome', 'verdict', 'extension', 'disowned')
          ORDER BY seq"
     );
     let mut statement = connection.prepare(&sql).map_err(read_error)?;
-    let mut ledger = Ledger::default();
     for row in statement.query_map([], Row::read).map_err(read_error)? {
         let row = row.map_err(read_error)?;
         let mut found_out = Plan::default();
@@ -498,23 +661,27 @@ fn prepare(connection: &Connection) -> Result<(), String> {
         connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
     };
     prepare().map_err(|error| error.to_string())?;
-    check_version(connection)?;
+    let version = check_version(connection)?;
     let has_tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'journal_no_delete'";
     let tables: i64 = connection.query_row(has_tables, [], |row| row.get(0)).map_err(|error| error.to_string())?;
     // A journal on a full or read-only disk can still be opened: forecasting goes on without acting.
     if tables == 0 {
         connection.execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;")).map_err(|error| error.to_string())?;
     }
+    if version < SCHEMA_VERSION && tables > 0 {
+        // An older forestall, which does not know of pauses, must not go on from here.
+        connection.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(|error| error.to_string())?;
+    }
     Ok(())
 }
 
-fn check_version(connection: &Connection) -> Result<(), String> {
+fn check_version(connection: &Connection) -> Result<i64, String> {
     let version: i64 =
         connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(|error| error.to_string())?;
     if version > SCHEMA_VERSION {
         return Err(format!("it has version {version}, this forestall knows {SCHEMA_VERSION}; use a newer one"));
     }
-    Ok(())
+    Ok(version)
 }
 
 fn write_entries(tx: &Transaction<'_>, decision: i64, plan: &Plan) -> rusqlite::Result<()> {

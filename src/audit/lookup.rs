@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chain::read_input;
 use super::journal::{COLUMNS, Journal, JournalError, Row, Settled, read_error, to_json, word};
+use super::segments::Part;
 use crate::act::Attempt;
 use crate::model::{ComponentId, Timestamp};
 use crate::plan::{self, ActionKind, Change, Outcome, Plan, PlanInput, Reason, Verdict};
@@ -124,24 +125,55 @@ impl Journal {
     /// # Errors
     /// Where the journal cannot be read.
     pub fn decisions(&self, filter: &Filter) -> Result<Vec<DecisionSummary>, JournalError> {
+        let limit = filter.limit.unwrap_or(DECISIONS_DEFAULT).min(DECISIONS_MAX);
+        let parts = self.parts()?;
+        let mut found = Vec::new();
+        for (place, part) in parts.iter().enumerate().rev() {
+            let mut before = filter.before;
+            while found.len() < limit {
+                let rows = self.decision_rows(part, filter, before, limit - found.len())?;
+                let Some(last) = rows.last() else { break };
+                before = Some(last.seq);
+                for row in &rows {
+                    let summary = self.summarize(row, &parts[place..])?;
+                    // An outcome may stand in a later file than its decision, which the index of this one cannot know.
+                    if summary.came_to(filter) {
+                        found.push(summary);
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn decision_rows(
+        &self,
+        part: &Part,
+        filter: &Filter,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<Row>, JournalError> {
         let entry =
             "SELECT 1 FROM entries e WHERE e.decision = j.seq AND (:component IS NULL OR e.component = :component)";
+        let outcome = match part {
+            Part::Live => "e.outcome = :outcome",
+            Part::Closed { .. } => "(e.outcome = :outcome OR (e.outcome IS NULL AND e.action_id IS NOT NULL))",
+        };
         let sql = format!(
             "SELECT {COLUMNS} FROM journal j
              WHERE kind = 'decision' AND (:since IS NULL OR at >= :since) AND (:until IS NULL OR at <= :until)
                AND (:before IS NULL OR seq < :before)
                AND (:component IS NULL OR EXISTS ({entry}))
-               AND (:outcome IS NULL OR EXISTS ({entry} AND e.outcome = :outcome))
+               AND (:outcome IS NULL OR EXISTS ({entry} AND {outcome}))
                AND (:reason IS NULL OR EXISTS ({entry} AND e.reason = :reason))
              ORDER BY seq DESC LIMIT :limit"
         );
-        let limit = filter.limit.unwrap_or(DECISIONS_DEFAULT).min(DECISIONS_MAX);
-        let rows = self.read(|connection| {
+        self.read_part(part, |connection| {
             let mut statement = connection.prepare_cached(&sql).map_err(read_error)?;
             let wanted = named_params! {
                 ":since": filter.since.map(|at| at.0),
                 ":until": filter.until.map(|at| at.0),
-                ":before": filter.before,
+                ":before": before,
                 ":component": filter.component,
                 ":outcome": filter.outcome.map(|outcome| word(&outcome)),
                 ":reason": filter.reason.map(|reason| word(&reason)),
@@ -149,15 +181,15 @@ impl Journal {
             };
             let rows = statement.query_map(wanted, Row::read).map_err(read_error)?;
             rows.collect::<Result<Vec<_>, _>>().map_err(read_error)
-        })?;
-        rows.iter().map(|row| self.summarize(row)).collect()
+        })
     }
 
-    fn summarize(&self, row: &Row) -> Result<DecisionSummary, JournalError> {
+    /// A decision's row, with what came of it as these files know: its own and the later ones.
+    fn summarize(&self, row: &Row, parts: &[Part]) -> Result<DecisionSummary, JournalError> {
         let DecisionBody { plan } = row.parse()?;
         let mut actions = Vec::with_capacity(plan.actions.len());
         for action in plan.actions {
-            let outcome = self.rows_of(&action.id, "outcome")?.last().map(Row::parse::<Settled>).transpose()?;
+            let outcome = self.rows_of(parts, &action.id, "outcome")?.last().map(Row::parse::<Settled>).transpose()?;
             actions.push(ActionSummary {
                 component: action.target.component.to_string(),
                 kind: action.kind,
@@ -185,9 +217,10 @@ impl Journal {
     /// # Errors
     /// Where the journal cannot be read.
     pub fn decision(&self, id: &str) -> Result<Option<DecisionRecord>, JournalError> {
-        let Some(row) = self.decision_row(id)? else { return Ok(None) };
+        let parts = self.parts()?;
+        let Some((place, row)) = self.decision_row(&parts, id)? else { return Ok(None) };
         let DecisionBody { plan } = row.parse()?;
-        let input = self.read(|connection| read_input(connection, row.seq))?;
+        let input = self.read_part(&parts[place], |connection| read_input(connection, row.seq))?;
         let input = input.map(|text| parse_input(&text, row.seq)).transpose()?;
         let mut record = DecisionRecord {
             seq: row.seq,
@@ -199,16 +232,17 @@ impl Journal {
             outcomes: BTreeMap::new(),
             verdicts: BTreeMap::new(),
         };
+        let later = &parts[place..];
         for action in &record.plan.actions {
             let id = &action.id;
-            let tried = self.rows_of(id, "attempt")?.iter().map(Row::parse).collect::<Result<Vec<_>, _>>()?;
+            let tried = self.rows_of(later, id, "attempt")?.iter().map(Row::parse).collect::<Result<Vec<_>, _>>()?;
             if !tried.is_empty() {
                 record.attempts.insert(id.clone(), tried);
             }
-            if let Some(settled) = self.rows_of(id, "outcome")?.last() {
+            if let Some(settled) = self.rows_of(later, id, "outcome")?.last() {
                 record.outcomes.insert(id.clone(), settled.parse()?);
             }
-            if let Some(verdict) = self.rows_of(id, "verdict")?.last() {
+            if let Some(verdict) = self.rows_of(later, id, "verdict")?.last() {
                 record.verdicts.insert(id.clone(), verdict.parse()?);
             }
         }
@@ -220,8 +254,9 @@ impl Journal {
     /// # Errors
     /// Where there is no such decision or its input is no longer kept.
     pub fn replay(&self, id: &str) -> Result<Replay, JournalError> {
-        let row = self.decision_row(id)?.ok_or_else(|| JournalError::NoDecision(id.to_owned()))?;
-        let input = self.read(|connection| read_input(connection, row.seq))?;
+        let parts = self.parts()?;
+        let (place, row) = self.decision_row(&parts, id)?.ok_or_else(|| JournalError::NoDecision(id.to_owned()))?;
+        let input = self.read_part(&parts[place], |connection| read_input(connection, row.seq))?;
         let input = input.ok_or_else(|| JournalError::InputGone(id.to_owned()))?;
         // The body is `{"plan":…}`, as `record_decision` wrote it.
         let recorded =
@@ -230,18 +265,41 @@ impl Journal {
         Ok(Replay { same: recorded == replayed, recorded: recorded.to_owned(), replayed })
     }
 
-    fn decision_row(&self, id: &str) -> Result<Option<Row>, JournalError> {
+    /// The first decision of this id, and which of the files has it: the newest are looked through first.
+    fn decision_row(&self, parts: &[Part], id: &str) -> Result<Option<(usize, Row)>, JournalError> {
         let sql = format!("SELECT {COLUMNS} FROM journal WHERE kind = 'decision' AND id = ? ORDER BY seq LIMIT 1");
-        self.read(|connection| connection.query_row(&sql, [id], Row::read).optional().map_err(read_error))
+        for (place, part) in parts.iter().enumerate().rev() {
+            let found = self.read_part(part, |connection| {
+                connection.query_row(&sql, [id], Row::read).optional().map_err(read_error)
+            })?;
+            if let Some(row) = found {
+                return Ok(Some((place, row)));
+            }
+        }
+        Ok(None)
     }
 
-    fn rows_of(&self, id: &str, kind: &str) -> Result<Vec<Row>, JournalError> {
+    /// The rows of a kind about something, from these files.
+    pub(super) fn rows_of(&self, parts: &[Part], id: &str, kind: &str) -> Result<Vec<Row>, JournalError> {
         let sql = format!("SELECT {COLUMNS} FROM journal WHERE id = ? AND kind = ? ORDER BY seq LIMIT 1000");
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(&sql).map_err(read_error)?;
-            let rows = statement.query_map([id, kind], Row::read).map_err(read_error)?;
-            rows.collect::<Result<Vec<_>, _>>().map_err(read_error)
-        })
+        let mut found = Vec::new();
+        for part in parts {
+            found.extend(self.read_part(part, |connection| {
+                let mut statement = connection.prepare_cached(&sql).map_err(read_error)?;
+                let rows = statement.query_map([id, kind], Row::read).map_err(read_error)?;
+                rows.collect::<Result<Vec<_>, _>>().map_err(read_error)
+            })?);
+        }
+        Ok(found)
+    }
+}
+
+impl DecisionSummary {
+    /// Whether an action of it has the outcome that is wanted, of the component that is wanted.
+    fn came_to(&self, filter: &Filter) -> bool {
+        let meant = |action: &&ActionSummary| filter.component.as_ref().is_none_or(|name| *name == action.component);
+        let wanted = |outcome| self.actions.iter().filter(meant).any(|action| action.outcome == Some(outcome));
+        filter.outcome.is_none_or(wanted)
     }
 }
 
@@ -251,10 +309,19 @@ fn parse_input(text: &str, seq: i64) -> Result<PlanInput, JournalError> {
 }
 
 /// Whether a plan says something that the last one did not: it acts, it found something out about earlier actions, or
-/// what it declines or holds for a person has changed.
+/// what it declines, holds for a person or hands on over a restart has changed.
 pub fn worth_keeping(last: Option<&Plan>, plan: &Plan) -> bool {
     let found_out = !plan.verdicts.is_empty() || !plan.extended.is_empty() || !plan.disowned.is_empty();
-    !plan.actions.is_empty() || found_out || standing(plan) != last.map(standing).unwrap_or_default()
+    let changed = || standing(plan) != last.map(standing).unwrap_or_default();
+    !plan.actions.is_empty() || found_out || changed() || lasting(plan) != last.map(lasting).unwrap_or_default()
+}
+
+/// Breakers, and whether a person released them; released latches; offers that came to nothing.
+fn lasting(plan: &Plan) -> (BTreeMap<&str, bool>, BTreeMap<&str, Timestamp>, BTreeSet<&str>) {
+    let breakers = plan.carry.breakers.iter().map(|(kind, breaker)| (kind.as_str(), breaker.released));
+    let unlatched = plan.carry.unlatched.iter().map(|(component, at)| (component.as_str(), *at));
+    let withheld = plan.carry.withheld.values().map(|withheld| withheld.id.as_str());
+    (breakers.collect(), unlatched.collect(), withheld.collect())
 }
 
 /// What is declined, and what waits. The id of an action that waits has the time in it, so it does not count; nor does

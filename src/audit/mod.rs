@@ -4,26 +4,34 @@
 //! each sink has a bounded queue and bounded attempts, and what is lost is counted.
 
 mod chain;
+mod controls;
 mod journal;
 mod lookup;
 mod notice;
 mod notifier;
+mod segments;
 mod settings;
 mod sinks;
 mod template;
 
-pub use journal::{Journal, JournalError, RowKind, Settled, Verified, word};
+pub use controls::{Answer, Controls, PAUSES_MAX, Released, Said};
+pub use journal::{Journal, JournalError, RowKind, Settled, Verified, Witness, word};
 pub use lookup::{
     ActionSummary, DECISIONS_DEFAULT, DECISIONS_MAX, DecisionRecord, DecisionSummary, DeclinedSummary, Filter, Replay,
     worth_keeping,
 };
 pub use notice::{Notice, NoticeKind, NoticeState, RuleAnnotations, Severity, Told, notices_of, notices_of_outcomes};
 pub use notifier::{Notifier, QUEUE_MAX, SinkStatus};
+pub use segments::SegmentSettings;
 pub use settings::{AlertmanagerSettings, GrafanaSettings, NotifySettings, NotifyWebhookSettings};
 pub use sinks::{AlertmanagerSink, GrafanaSink, Sink, WebhookSink, build_sinks};
 pub use template::{TemplateValues, render};
 
 #[cfg(test)]
+mod control_tests;
+#[cfg(test)]
 mod journal_tests;
 #[cfg(test)]
 mod notice_tests;
+#[cfg(test)]
+mod segment_tests;

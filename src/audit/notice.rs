@@ -148,7 +148,11 @@ pub fn notices_of_outcomes(actions: &[Action], done: &[Done], now: Timestamp) ->
             key: format!("outcome/{}", action.id),
             kind: NoticeKind::Outcome,
             state: NoticeState::New,
-            severity: if one.outcome == Outcome::Failed { Severity::Warning } else { Severity::Info },
+            severity: if matches!(one.outcome, Outcome::Failed | Outcome::Unknown) {
+                Severity::Warning
+            } else {
+                Severity::Info
+            },
             labels: labels_of(&action.target.component, None),
             component: action.target.component.clone(),
             title: format!("{outcome}: {}", action_text(action)),

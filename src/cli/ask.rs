@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Output, runtime, say};
 use crate::api;
-use crate::audit::Journal;
+use crate::audit::{Journal, Verified, Witness};
 use crate::model::Timestamp;
 
 /// How long an answer may take.
@@ -20,10 +20,36 @@ const ANSWER_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(30);
 pub(super) struct AskArguments {
     /// The running forestall.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9797")]
-    url: String,
+    pub(super) url: String,
     /// How the answer looks.
     #[arg(long, value_enum, default_value_t)]
-    output: Output,
+    pub(super) output: Output,
+}
+
+/// Who changes something, and why.
+#[derive(Debug, clap::Args)]
+pub(super) struct SayArguments {
+    /// The file with the operator's token; needed for what changes something.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Why, in a few words; kept in the journal.
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+    /// Who says so; kept in the journal.
+    #[arg(long, value_name = "NAME")]
+    pub(super) by: Option<String>,
+}
+
+impl SayArguments {
+    /// The operator's token, from its file.
+    ///
+    /// # Errors
+    /// Where no file is named, or it cannot be read.
+    pub(super) fn token(&self) -> anyhow::Result<String> {
+        let file = self.token_file.as_deref().context("--token-file is missing: changes need the operator's token")?;
+        let token = std::fs::read_to_string(file).with_context(|| format!("--token-file {}", file.display()))?;
+        Ok(token.trim().to_owned())
+    }
 }
 
 /// Flags of `explain`.
@@ -58,6 +84,12 @@ pub(super) struct DecisionsArguments {
     /// With --journal: check that no row was changed, added or removed.
     #[arg(long, requires = "journal")]
     verify: bool,
+    /// With --verify: a value that the metric forestall_journal_rows once had; that row must still be there, …
+    #[arg(long, value_name = "N", requires_all = ["verify", "head_value"])]
+    head_rows: Option<i64>,
+    /// … as it was: the value that forestall_journal_head had at the same time.
+    #[arg(long, value_name = "V", requires_all = ["verify", "head_rows"])]
+    head_value: Option<u64>,
     /// With --journal: write everything as JSON Lines.
     #[arg(long, requires = "journal")]
     export: bool,
@@ -124,8 +156,13 @@ pub(super) fn decisions(arguments: &DecisionsArguments) -> anyhow::Result<ExitCo
 fn from_file(arguments: &DecisionsArguments, file: &std::path::Path) -> anyhow::Result<ExitCode> {
     let journal = Journal::open_read_only(file)?;
     if arguments.verify {
-        let whole = journal.verify()?;
-        say(&format!("whole: {} rows, head {}", whole.rows, whole.head));
+        let witness = arguments.head_rows.zip(arguments.head_value).map(|(rows, value)| Witness { rows, value });
+        let whole = journal.verify_against(witness)?;
+        let Verified { rows, head, first, segments } = &whole;
+        let kept = if *first > 1 { format!(", those from {first} on still kept") } else { String::new() };
+        let files = if *segments > 1 { format!(", in {segments} files") } else { String::new() };
+        let seen = if witness.is_some() { "; the witness has seen this journal" } else { "" };
+        say(&format!("whole: {rows} rows{kept}{files}, head {head}{seen}"));
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.export {
@@ -154,11 +191,24 @@ fn from_file(arguments: &DecisionsArguments, file: &std::path::Path) -> anyhow::
     Ok(ExitCode::SUCCESS)
 }
 
-fn get(url: &str, path: &str, params: &[(&str, &str)]) -> anyhow::Result<Value> {
+/// Asks for something.
+pub(super) fn get(url: &str, path: &str, params: &[(&str, &str)]) -> anyhow::Result<Value> {
+    call(url, path, |client, full| client.get(full).query(params))
+}
+
+/// Sends a request to a path of our own API, and gives the data of its answer.
+///
+/// # Errors
+/// Where nobody answers, or the answer is no.
+pub(super) fn call(
+    url: &str,
+    path: &str,
+    request: impl FnOnce(&reqwest::Client, &str) -> reqwest::RequestBuilder,
+) -> anyhow::Result<Value> {
     let full = format!("{}/api/v1/forestall/{path}", url.trim_end_matches('/'));
     runtime()?.block_on(async {
         let client = reqwest::Client::builder().timeout(ANSWER_TIME_MAX).build()?;
-        let response = client.get(&full).query(params).send().await;
+        let response = request(&client, &full).send().await;
         let response =
             response.with_context(|| format!("no forestall answers at {url} (start one with `forestall serve`)"))?;
         let status = response.status();
@@ -172,7 +222,7 @@ fn get(url: &str, path: &str, params: &[(&str, &str)]) -> anyhow::Result<Value> 
 }
 
 /// A component's id or a decision's as one path: each segment is encoded, the slashes stay.
-fn encode_path(id: &str) -> String {
+pub(super) fn encode_path(id: &str) -> String {
     let segments = id.split('/').map(|segment| {
         segment.bytes().fold(String::new(), |mut out, byte| {
             if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -186,15 +236,15 @@ fn encode_path(id: &str) -> String {
     segments.collect::<Vec<_>>().join("/")
 }
 
-fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+pub(super) fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or("")
 }
 
-fn rows<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+pub(super) fn rows<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     value[name].as_array().map_or(&[], Vec::as_slice)
 }
 
-fn time(value: &Value) -> String {
+pub(super) fn time(value: &Value) -> String {
     value.as_i64().map(|at| Timestamp(at).to_string()).unwrap_or_default()
 }
 

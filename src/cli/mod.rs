@@ -1,11 +1,13 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 bad usage or configuration.
 
+mod approve;
 mod ask;
 mod backtest;
 mod check;
 pub mod demo;
 mod figures;
 mod forecast;
+mod pause;
 mod progress;
 mod readers;
 mod serve;
@@ -42,6 +44,10 @@ enum Command {
     Explain(ask::ExplainArguments),
     /// What was decided, done and declined, and what came of it.
     Decisions(ask::DecisionsArguments),
+    /// Hold up everything, or what one policy, kind or component would get; lift that again; list what is held up.
+    Pause(pause::PauseArguments),
+    /// Release an action that waits for a person, or decline it; without an id, list what waits.
+    Approve(approve::ApproveArguments),
 }
 
 /// How log lines look.
@@ -78,6 +84,8 @@ pub fn run() -> ExitCode {
         Command::Plan(arguments) => ask::plan(&arguments),
         Command::Explain(arguments) => ask::explain(&arguments),
         Command::Decisions(arguments) => ask::decisions(&arguments),
+        Command::Pause(arguments) => pause::run(&arguments),
+        Command::Approve(arguments) => approve::run(&arguments),
     };
     match result {
         Ok(code) => code,

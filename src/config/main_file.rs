@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use reqwest::Url;
 
 use crate::act::{ActuatorKind, ActuatorSettings, WebhookSettings};
-use crate::audit::{AlertmanagerSettings, GrafanaSettings, NotifySettings, NotifyWebhookSettings};
+use crate::audit::{AlertmanagerSettings, GrafanaSettings, NotifySettings, NotifyWebhookSettings, SegmentSettings};
 use crate::model::Millis;
 use crate::plan::Mode;
 use crate::{ingest, query, store};
@@ -32,6 +32,9 @@ pub(super) const MODES: [(&str, Mode); 3] =
 /// What was learned is not written more often.
 const SNAPSHOT_INTERVAL_MIN: Millis = Millis(10_000);
 
+/// Rows are kept for longer than any budget, latch or summary of a rule looks back.
+const JOURNAL_RETENTION_MIN: Millis = Millis(31 * Millis::DAY.0);
+
 /// What the main file says.
 #[derive(Debug, Default)]
 pub(super) struct MainFile {
@@ -39,6 +42,7 @@ pub(super) struct MainFile {
     pub(super) store: store::Settings,
     pub(super) keep: Keep,
     pub(super) snapshot_interval: Option<Millis>,
+    pub(super) journal: SegmentSettings,
     pub(super) limits: ingest::Limits,
     pub(super) query: query::Settings,
     pub(super) actuators: Vec<ActuatorSettings>,
@@ -128,13 +132,16 @@ fn read_global(report: &mut Report, node: &Node, global: &mut Global) {
 }
 
 fn read_storage(report: &mut Report, node: &Node, main: &mut MainFile) {
-    const KNOWN: [&str; 7] =
-        ["keep", "allowlist", "raw_retention", "signal_retention", "memory_limit", "max_series", "snapshot"];
+    const KNOWN: [&str; 8] =
+        ["keep", "allowlist", "raw_retention", "signal_retention", "memory_limit", "max_series", "snapshot", "journal"];
     let Some(fields) = report.fields(node, "`storage`", &KNOWN) else { return };
     if let Some(fields) = fields.get("snapshot").and_then(|n| report.fields(n, "`snapshot`", &["interval"]))
         && let Some(interval) = fields.get("interval").and_then(|n| report.duration(n, SNAPSHOT_INTERVAL_MIN))
     {
         main.snapshot_interval = Some(interval);
+    }
+    if let Some(node) = fields.get("journal") {
+        read_journal(report, node, &mut main.journal);
     }
     if let Some(span) = fields.get("raw_retention").and_then(|n| report.duration(n, Millis::MINUTE)) {
         main.store.raw_retention = span;
@@ -161,6 +168,21 @@ fn read_storage(report: &mut Report, node: &Node, main: &mut MainFile) {
         }
     }
     main.keep = if all == Some(true) { Keep::All } else { Keep::Rules { allowlist } };
+}
+
+fn read_journal(report: &mut Report, node: &Node, journal: &mut SegmentSettings) {
+    const KNOWN: [&str; 3] = ["segment_size", "retention", "max_size"];
+    let Some(fields) = report.fields(node, "`journal`", &KNOWN) else { return };
+    for (key, low, bytes) in
+        [("segment_size", 1 << 20, &mut journal.segment_bytes), ("max_size", 1 << 20, &mut journal.closed_bytes_max)]
+    {
+        if let Some(given) = fields.get(key).and_then(|n| report.bytes(n, low, 1 << 40)) {
+            *bytes = given as u64;
+        }
+    }
+    if let Some(span) = fields.get("retention").and_then(|n| report.duration(n, JOURNAL_RETENTION_MIN)) {
+        journal.retention = span;
+    }
 }
 
 fn read_limits(report: &mut Report, node: &Node, limits: &mut ingest::Limits) {
@@ -250,13 +272,14 @@ fn unknown_actuator_kind(report: &mut Report, kind: &str, at: Place) {
 }
 
 fn read_webhook(report: &mut Report, files: Files<'_>, node: &Node) -> Option<WebhookSettings> {
-    const KNOWN: [&str; 8] = [
+    const KNOWN: [&str; 9] = [
         "url",
         "hmac_secret_file",
         "hmac_secret_files",
         "status_url",
         "timeout",
         "attempts",
+        "at_most_once",
         "confirm_within",
         "allow_local",
     ];
@@ -275,6 +298,7 @@ fn read_webhook(report: &mut Report, files: Files<'_>, node: &Node) -> Option<We
     let hmac_secret_files = read_hmac_files(report, files, fields);
     let timeout = fields.get("timeout").and_then(|n| report.duration(n, Millis(100))).unwrap_or(Millis::SECOND * 10);
     let attempts_max = fields.get("attempts").and_then(|n| report.count(n, 1, 20)).unwrap_or(5);
+    let at_most_once = fields.get("at_most_once").and_then(|n| report.truth(n)).unwrap_or(false);
     let confirm_within =
         fields.get("confirm_within").and_then(|n| report.duration(n, Millis::SECOND)).unwrap_or(Millis::MINUTE * 5);
     Some(WebhookSettings {
@@ -283,6 +307,7 @@ fn read_webhook(report: &mut Report, files: Files<'_>, node: &Node) -> Option<We
         status_url,
         timeout,
         attempts_max,
+        at_most_once,
         confirm_within,
         allow_local,
     })

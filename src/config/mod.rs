@@ -49,7 +49,7 @@ mod rules;
 mod tree;
 mod window;
 
-pub use reload::{restart_needed, widened};
+pub use reload::{modes, restart_needed};
 
 /// Everything that the files say, checked.
 #[derive(Debug, Clone)]
@@ -62,6 +62,8 @@ pub struct Settings {
     pub keep: Keep,
     /// How often what was learned is written into its file.
     pub snapshot_interval: Millis,
+    /// When the journal's file is closed and another begun, and when closed ones are deleted.
+    pub journal: audit::SegmentSettings,
     /// Limits of what one remote-write request may bring.
     pub limits: ingest::Limits,
     /// Limits of PromQL.
@@ -399,12 +401,13 @@ fn read_tree(report: &mut Report, file: usize) -> Option<Rc<Node>> {
 }
 
 fn assemble(report: &Report, main: MainFile, rules: RuleFiles, policies: PolicyFiles, calendar: Calendar) -> Settings {
-    let MainFile { global, store, keep, snapshot_interval, limits, query, actuators, notify, web, .. } = main;
+    let MainFile { global, store, keep, snapshot_interval, journal, limits, query, actuators, notify, web, .. } = main;
     Settings {
         global,
         store,
         keep,
         snapshot_interval: snapshot_interval.unwrap_or(SNAPSHOT_INTERVAL),
+        journal,
         limits,
         query,
         groups: rules.groups,

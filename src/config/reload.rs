@@ -1,4 +1,4 @@
-//! What a reload changes: which settings need a restart, and which policies may do more than before.
+//! What a reload changes: which settings need a restart, and how far policies may go.
 
 use std::collections::BTreeMap;
 
@@ -18,18 +18,7 @@ pub fn restart_needed(before: &Settings, after: &Settings) -> Vec<&'static str> 
     stored.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
-/// The policies that may do more than before, with their mode before and after: to be logged and written down. A policy
-/// that is new counts as having observed.
-pub fn widened(before: &Settings, after: &Settings) -> Vec<(String, Mode, Mode)> {
-    let earlier: BTreeMap<&str, Mode> = effective(before).collect();
-    effective(after)
-        .map(|(name, mode)| (name, earlier.get(name).copied().unwrap_or(Mode::Observe), mode))
-        .filter(|(_, before, after)| after > before)
-        .map(|(name, before, after)| (name.to_owned(), before, after))
-        .collect()
-}
-
-/// Each policy with its mode under the ceiling.
-fn effective(settings: &Settings) -> impl Iterator<Item = (&str, Mode)> {
-    settings.policies.iter().map(|policy| (policy.name.as_str(), policy.mode.min(settings.global.mode)))
+/// How far each policy may go: its own mode up to the ceiling.
+pub fn modes(settings: &Settings) -> BTreeMap<String, Mode> {
+    settings.policies.iter().map(|policy| (policy.name.clone(), policy.mode.min(settings.global.mode))).collect()
 }

@@ -41,6 +41,9 @@ pub struct Carry {
     /// `decided_at`, for as long as [`Policy::offer_lasts`] says.
     #[serde(default)]
     pub waiting: BTreeMap<String, Vec<Action>>,
+    /// Component that holds something of ours → since when it has not been seen.
+    #[serde(default)]
+    pub unseen: BTreeMap<String, Timestamp>,
     /// Component → its last offer that a person declined or nobody answered: it is not made again for now.
     #[serde(default)]
     pub withheld: BTreeMap<String, Withheld>,
@@ -123,6 +126,18 @@ pub enum PauseScope {
     Kind(String),
     /// What is done to one component, as it is written.
     Component(String),
+}
+
+impl PauseScope {
+    /// What sort of thing it is for, in one word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            PauseScope::All => "all",
+            PauseScope::Policy(_) => "policy",
+            PauseScope::Kind(_) => "kind",
+            PauseScope::Component(_) => "component",
+        }
+    }
 }
 
 /// A person's word that nothing is done, taken back or running out.

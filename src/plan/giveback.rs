@@ -19,6 +19,8 @@ const SAME_AMOUNT: f64 = 0.01;
 const NEAR_SHARE: f64 = 0.9;
 /// The expiry moves by so much where no policy says.
 const EXTENDED_BY: Millis = Millis::HOUR;
+/// What has not been seen for so long is gone. A gap in the data is none: it may come back with what we gave it.
+const GONE_AFTER: Millis = Millis::DAY;
 
 /// Why something that has expired is or is not kept.
 enum WhyKept<'c, 'a> {
@@ -40,6 +42,7 @@ impl<'a> Planner<'a> {
         let by_key: HashMap<&str, &Candidate<'a>> = candidates.iter().map(|c| (c.key, c)).collect();
         let mut due: Vec<&'a PastAction> = self.past.all().filter(|past| self.is_due(past)).collect();
         due.sort_by(|a, b| (a.action.expires_at, &a.action.id).cmp(&(b.action.expires_at, &b.action.id)));
+        self.note_unseen();
         for past in due {
             let key = past.action.target.component.to_string();
             if self.touched.contains(&key) || self.stands_under_another(past, &key) || self.is_being_undone(past, &key)
@@ -71,6 +74,10 @@ impl<'a> Planner<'a> {
         key: &str,
         by_key: &HashMap<&str, &'c Candidate<'a>>,
     ) -> WhyKept<'c, 'a> {
+        if !self.is_seen(past, key) {
+            // What others made of it in the meantime is not known, and would be undone too.
+            return WhyKept::Unseen;
+        }
         if let Some(main) = &past.action.makes_room_for {
             let Some(main) = self.past.get(main) else { return WhyKept::Gone };
             if !main.is_in_force() && !main.is_under_way(self.now) {
@@ -78,6 +85,8 @@ impl<'a> Planner<'a> {
             }
             return match by_key.get(main.action.target.component.to_string().as_str()) {
                 Some(candidate) if !self.is_calm(candidate) => WhyKept::Stands(candidate),
+                // Nothing gives back what cannot be undone: there is nothing to wait for.
+                _ if main.action.undo.is_none() => WhyKept::Gone,
                 _ => WhyKept::UndoneFirst,
             };
         }
@@ -96,7 +105,8 @@ impl<'a> Planner<'a> {
     fn is_due(&self, past: &PastAction) -> bool {
         let expired = past.action.expires_at.is_some_and(|at| at <= self.now);
         let main = past.action.makes_room_for.as_deref().and_then(|id| self.past.get(id));
-        let in_vain = main.is_some_and(|main| matches!(main.outcome, Some(Outcome::Failed | Outcome::Expired)));
+        let in_vain = main
+            .is_some_and(|main| matches!(main.outcome, Some(Outcome::Failed | Outcome::Expired | Outcome::Cancelled)));
         past.is_in_force() && past.action.undo.is_some() && (expired || in_vain)
     }
 
@@ -119,10 +129,32 @@ impl<'a> Planner<'a> {
         })
     }
 
+    /// Since when what we gave to cannot be seen.
+    fn note_unseen(&mut self) {
+        let ours = self.past.all().filter(|past| past.is_in_force() && past.action.undo.is_some());
+        for past in ours {
+            let key = past.action.target.component.to_string();
+            if !self.is_seen(past, &key) {
+                let since = self.input.carry.unseen.get(&key).map_or(self.now, |since| self.now.min(*since));
+                self.plan.carry.unseen.insert(key, since);
+            }
+        }
+    }
+
+    /// Whether it can be seen how the target of an action is now: what it runs where that was changed, else anything of it.
+    fn is_seen(&self, past: &PastAction, key: &str) -> bool {
+        let runs = self.workloads.contains_key(key);
+        match past.action.change {
+            Change::Replicas { .. } | Change::Resources { .. } => runs,
+            _ => runs || self.assessed.contains_key(key),
+        }
+    }
+
     /// In words, that somebody else changed what we had set.
     fn no_longer_ours(&self, past: &PastAction, key: &str) -> Option<String> {
-        if !self.workloads.is_empty() && !self.workloads.contains_key(key) && !self.assessed.contains_key(key) {
-            return Some("it is gone: neither assessed nor among what runs".to_owned());
+        let unseen = self.plan.carry.unseen.get(key).filter(|since| self.now - **since >= GONE_AFTER);
+        if let Some(since) = unseen.filter(|_| !self.is_seen(past, key)) {
+            return Some(format!("it is gone: it has not been seen for {}", span(self.now - *since)));
         }
         let workload: &Workload = self.workloads.get(key)?;
         match &past.action.change {

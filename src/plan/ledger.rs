@@ -67,12 +67,17 @@ pub enum Outcome {
     Expired,
     /// Given back.
     Reverted,
+    /// It may have happened or not: it was sent, or may have been, and nobody can tell. It counts as having taken effect,
+    /// so that budgets and cool-downs hold and it is given back.
+    Unknown,
+    /// A person called it off before it was sent.
+    Cancelled,
 }
 
 impl Outcome {
-    /// Whether the target is now as the action wanted it, by its doing.
+    /// Whether the target is now as the action wanted it, by its doing, or must be taken to be.
     pub fn took_effect(self) -> bool {
-        matches!(self, Outcome::Confirmed | Outcome::Applied)
+        matches!(self, Outcome::Confirmed | Outcome::Applied | Outcome::Unknown)
     }
 }
 
@@ -92,7 +97,9 @@ impl Ledger {
         past.outcome = Some(outcome);
         past.settled_at = Some(now);
         past.took = took;
-        let given_back = outcome.took_effect() || matches!(outcome, Outcome::Unchanged | Outcome::Reverted);
+        let is_so = matches!(outcome, Outcome::Unchanged | Outcome::Reverted);
+        // What may not have been given back still has to be.
+        let given_back = is_so || (outcome.took_effect() && outcome != Outcome::Unknown);
         let undoes = past.action.undoes.clone().filter(|_| given_back && !past.action.dry_run);
         if let Some(original) = undoes.and_then(|original| self.find(&original)) {
             self.actions[original].undone_by = Some(id.to_owned());
@@ -167,7 +174,7 @@ impl PastAction {
 
     /// Whether it was really sent, and not to give something back.
     pub(super) fn is_act(&self) -> bool {
-        !self.action.dry_run && self.action.undoes.is_none()
+        !self.action.dry_run && self.action.undoes.is_none() && self.outcome != Some(Outcome::Cancelled)
     }
 
     /// Whether it was sent and nobody knows yet what came of it.
@@ -380,8 +387,13 @@ mod tests {
 
     #[test]
     fn an_undo_that_took_effect_marks_what_it_gave_back() {
-        for (outcome, given_back) in [(Outcome::Confirmed, true), (Outcome::Unchanged, true), (Outcome::Failed, false)]
-        {
+        for (outcome, given_back) in [
+            (Outcome::Confirmed, true),
+            (Outcome::Unchanged, true),
+            (Outcome::Failed, false),
+            (Outcome::Unknown, false),
+            (Outcome::Cancelled, false),
+        ] {
             let mut ledger = ledger(&[1]);
             ledger.record_intent(&Action { undoes: Some("0".to_owned()), ..action("undo", 60) });
             ledger.record_outcome("undo", outcome, None, Timestamp::from_secs(3600));

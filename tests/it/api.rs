@@ -21,15 +21,15 @@ use crate::real::{Alertmanager, Folder, Prometheus, Recorder, SOON, Suite, event
 pub(crate) const START: Timestamp = Timestamp(1_767_225_600_000);
 const V1: &str = "application/x-protobuf";
 const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
-const TOKEN: &str = "the operator's token";
+pub(crate) const TOKEN: &str = "the operator's token";
 const KEEP_ALL: &str = "global: { evaluation_interval: 10s }\nstorage: { keep: all }\n";
 
 /// A forestall in this process, with its clock in our hands.
 pub(crate) struct Served {
     pub(crate) app: Arc<App>,
-    clock: Clock,
+    pub(crate) clock: Clock,
     base: String,
-    folder: Folder,
+    pub(crate) folder: Folder,
     _stop: watch::Sender<bool>,
 }
 
@@ -73,6 +73,17 @@ impl Served {
         format!("{}{path}", self.base)
     }
 
+    /// Another app over the same files, as after a restart; nobody serves it.
+    pub(crate) fn restarted(&self) -> App {
+        let options = Options {
+            config_file: Some(self.folder.path("forestall.yml").into()),
+            storage_path: Some(self.folder.path("data").into()),
+            web: WebOptions::default(),
+            clock: self.clock.clone(),
+        };
+        App::build(options).unwrap_or_else(|error| panic!("{error}"))
+    }
+
     /// Moves the clock, and makes a pass.
     pub(crate) async fn advance(&self, span: Millis) {
         self.clock.advance_to(self.clock.now() + span);
@@ -103,24 +114,24 @@ impl Served {
         (answer.status(), answer.text().await.expect("text"), written.to_vec())
     }
 
-    async fn get(&self, path: &str) -> (StatusCode, Value) {
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
         json_of(http().get(self.url(path))).await
     }
 
     /// The data of an answer that must be a success.
-    async fn data(&self, path: &str) -> Value {
+    pub(crate) async fn data(&self, path: &str) -> Value {
         let (status, mut answer) = self.get(path).await;
         assert_eq!((status, &answer["status"]), (StatusCode::OK, &json!("success")), "{path}: {answer}");
         answer["data"].take()
     }
 
-    async fn text(&self, path: &str) -> (StatusCode, String) {
+    pub(crate) async fn text(&self, path: &str) -> (StatusCode, String) {
         let answer = http().get(self.url(path)).send().await.expect("it answers");
         (answer.status(), answer.text().await.expect("text"))
     }
 }
 
-async fn json_of(request: reqwest::RequestBuilder) -> (StatusCode, Value) {
+pub(crate) async fn json_of(request: reqwest::RequestBuilder) -> (StatusCode, Value) {
     let answer = request.send().await.expect("it answers");
     let status = answer.status();
     let text = answer.text().await.expect("text");
@@ -372,7 +383,7 @@ pub(crate) async fn leaking(mode: &str) -> Served {
     leaking_with(mode, "{ dry_run: {} }").await
 }
 
-async fn leaking_with(mode: &str, actuator: &str) -> Served {
+pub(crate) async fn leaking_with(mode: &str, actuator: &str) -> Served {
     let main = format!(
         "global: {{ evaluation_interval: 10s, mode: act, start_hold: 0s }}\nrule_files: [rules.yml]\n\
          policy_files: [policies.yml]\nactuators: {{ paper: {actuator} }}\nweb: {{ operator_token_file: token }}\n"
@@ -514,13 +525,7 @@ async fn an_alert_is_a_failure_that_was_foreseen_and_what_that_is_worth_survives
     assert_eq!(rows("quality"), 1);
     assert!(served.app.shared().journal.verify().is_ok());
 
-    let options = Options {
-        config_file: Some(served.folder.path("forestall.yml").into()),
-        storage_path: Some(served.folder.path("data").into()),
-        web: WebOptions::default(),
-        clock: served.clock.clone(),
-    };
-    let again = App::build(options).unwrap_or_else(|error| panic!("{error}"));
+    let again = served.restarted();
     again.pass(served.clock.now() + Millis::SECOND * 10).await;
     assert_eq!(resolved(&again, "tp"), hits);
 }
@@ -623,7 +628,8 @@ async fn nothing_is_acted_on_while_the_journal_cannot_be_written() {
         http().post(served.url("/api/v1/forestall/approvals/x")).bearer_auth(TOKEN).json(&json!({"approve": true}));
     assert_eq!(json_of(approval).await.0, StatusCode::NOT_FOUND);
     // What is in force has changed by then, so the next decision is worth keeping.
-    let degraded = "forestall is ready, degraded: the journal cannot be written, so nothing is acted on.\n";
+    let degraded = "forestall is ready, degraded: the journal cannot be written: the disk is full; nothing is acted on until \
+                    it can be.\n";
     pass_until(&served, degraded).await;
     let page = served.text("/metrics").await.1;
     assert!(page.contains("\nforestall_journal_writable{} 0.0\n"), "{page}");

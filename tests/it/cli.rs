@@ -78,8 +78,14 @@ fn check_prints_every_problem_with_its_place() {
 
 #[test]
 fn every_subcommand_explains_itself() {
-    check(&["--help"], DONE, &["serve", "check", "demo", "forecast", "backtest", "plan", "explain", "decisions"]);
-    for command in ["serve", "check", "demo", "forecast", "backtest", "plan", "explain", "decisions"] {
+    check(
+        &["--help"],
+        DONE,
+        &["serve", "check", "demo", "forecast", "backtest", "plan", "explain", "decisions", "pause", "approve"],
+    );
+    for command in
+        ["serve", "check", "demo", "forecast", "backtest", "plan", "explain", "decisions", "pause", "approve"]
+    {
         check(&[command, "--help"], DONE, &["Usage: forestall", command, "--help"]);
         check(&[command, "--no-such-flag"], BAD_USAGE, &["--no-such-flag"]);
     }
@@ -111,6 +117,8 @@ fn questions_to_nobody_say_so() {
     for command in ["plan", "explain", "decisions"] {
         check(&[command, "--url", &url], FAILED, &["no forestall answers at ", &url, "forestall serve"]);
     }
+    check(&["approve", "--url", &url], FAILED, &["no forestall answers at ", &url]);
+    check(&["pause", "--list", "--url", &url], FAILED, &["no forestall answers at ", &url]);
     check(&["decisions", "--journal", "/nowhere/journal.sqlite"], FAILED, &["/nowhere/journal.sqlite"]);
     check(&["decisions", "--verify"], BAD_USAGE, &["--journal"]);
 }

@@ -201,7 +201,7 @@ fn the_hash_tells_configurations_apart() {
 }
 
 #[test]
-fn a_reload_tells_what_waits_for_a_restart_and_what_is_allowed_more() {
+fn a_reload_tells_what_waits_for_a_restart_and_how_far_policies_may_go() {
     let with = |mode: &str, memory: &str| {
         let main = format!(
             "global: {{ mode: {mode} }}\nstorage: {{ memory_limit: {memory} }}\nactuators: {{ a: {{ dry_run: {{}} }} }}\npolicy_files: [p.yml]"
@@ -212,8 +212,9 @@ fn a_reload_tells_what_waits_for_a_restart_and_what_is_allowed_more() {
     };
     let (before, after) = (with("observe", "1GiB"), with("approve", "2GiB"));
     assert_eq!(config::restart_needed(&before, &after), ["storage.memory_limit"]);
-    assert_eq!(config::widened(&before, &after), [("p".to_owned(), Mode::Observe, Mode::Approve)]);
-    assert_eq!(config::widened(&after, &before), []);
+    for (settings, mode) in [(&before, Mode::Observe), (&after, Mode::Approve)] {
+        assert_eq!(config::modes(settings), [("p".to_owned(), mode)].into());
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod api;
 mod backtest;
 mod cli;
 mod config;
+mod controls;
 mod crash;
 mod demo;
 mod deploy;

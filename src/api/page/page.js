@@ -151,6 +151,7 @@ const OUTCOMES = {
   reverted: ['given back', 'future', 'M9.5 9V5.5H2.5M5 3L2.5 5.5 5 8'], under_way: ['under way', 'act', 'M1.5 6h8M7 3l3 3-3 3'],
   in_force: ['in force', 'act', 'M2 6l3 3 5-6'], acting: ['acting now', 'act', 'M1.5 6h8M7 3l3 3-3 3'],
   waiting: ['waits for you', 'future', 'M6 1.3a4.7 4.7 0 1 0 .01 0M6 3.4V6l2 1.4'],
+  unknown: ['outcome unknown', 'risk', 'M2 6h8'], cancelled: ['called off', '', 'M2.5 2.5l7 7M9.5 2.5l-7 7'],
 };
 const MODES = {
   observe: 'observe: decisions are written down, nothing is touched',
@@ -433,7 +434,7 @@ function fanLabels(fan, right, Y, text) {
 function lane(detail, { X, from, to, at, left, right, width }) {
   const inside = (time) => from <= time && time <= to;
   const done = detail.actions.filter((action) => inside(action.decided_at) || (action.expires_at && !action.given_back && inside(action.expires_at) && action.decided_at < from));
-  const spans = done.filter((action) => ['confirmed', 'applied'].includes(action.outcome) && action.expires_at).map((action) => {
+  const spans = done.filter((action) => ['confirmed', 'applied', 'unknown'].includes(action.outcome) && action.expires_at).map((action) => {
     const end = action.given_back && action.settled_at ? Math.min(action.expires_at, at) : action.expires_at;
     const x = X(Math.max(from, action.decided_at));
     return s('rect', { class: 'span', x: x.toFixed(1), y: 7, width: Math.max(1, X(Math.min(to, end)) - x).toFixed(1), height: 14 });
@@ -762,7 +763,7 @@ function decisionList({ decisions: found }, params) {
   const wanted = (row) => row.component.toLowerCase().includes(find) && (!params.get('outcome') || row.outcome === params.get('outcome')) && (!params.get('reason') || row.reason === params.get('reason'));
   const rows = flatten(found, only).filter(wanted);
   const filtered = [...params.keys()].length > 0;
-  const outcomes = ['confirmed', 'applied', 'unchanged', 'dry_run', 'failed', 'expired', 'reverted'].map((code) => [code, sentence(OUTCOMES[code][0])]);
+  const outcomes = ['confirmed', 'applied', 'unchanged', 'dry_run', 'failed', 'unknown', 'expired', 'cancelled', 'reverted'].map((code) => [code, sentence(OUTCOMES[code][0])]);
   const reasons = Object.entries(REASONS).map(([code, text]) => [code, sentence(text)]);
   const oldest = found.at(-1)?.seq;
   const body = rows.map((row) => h('tr', { role: 'row', 'data-key': row.key, 'data-href': row.href },

@@ -159,7 +159,8 @@ impl Report {
         let done = |wanted: fn(&PastAction) -> bool| {
             evidence.actions.iter().filter(|past| was_carried_out(past) && wanted(past)).count()
         };
-        let failed = |past: &&PastAction| matches!(past.outcome, Some(Outcome::Failed | Outcome::Expired));
+        let failed =
+            |past: &&PastAction| matches!(past.outcome, Some(Outcome::Failed | Outcome::Expired | Outcome::Cancelled));
         let false_action_rows = false_actions(evidence);
         Report {
             seed: evidence.seed,
@@ -306,7 +307,8 @@ fn is_judged(past: &PastAction) -> bool {
 
 /// Whether it was sent and did not fail; one without an outcome is under way.
 fn was_carried_out(past: &PastAction) -> bool {
-    let failed = matches!(past.outcome, Some(Outcome::Failed | Outcome::Expired | Outcome::DryRun));
+    let failed =
+        matches!(past.outcome, Some(Outcome::Failed | Outcome::Expired | Outcome::Cancelled | Outcome::DryRun));
     !failed && !past.action.dry_run
 }
 

@@ -100,7 +100,7 @@ pub(super) fn ledger_is_the_fold_of_rows(ledger: &Ledger, rows: &[Row]) -> Resul
             "outcome" => {
                 let outcome = row.body::<Came>()?.outcome;
                 wanted.entry(row.id.clone()).or_default().outcome = Some(outcome);
-                let gave_back = !matches!(outcome, Outcome::Failed | Outcome::Expired | Outcome::DryRun);
+                let gave_back = matches!(outcome, Outcome::Confirmed | Outcome::Applied | Outcome::Unchanged);
                 if let Some(original) = undoes.get(&row.id).filter(|_| gave_back) {
                     wanted.entry(original.clone()).or_default().undone_by = Some(row.id.clone());
                 }
@@ -190,9 +190,8 @@ pub(super) fn spent(world: &World, now: Timestamp) -> BTreeMap<String, usize> {
     policies.into_iter().map(|policy| (policy.clone(), count_in_budget(&acts, &policy, now))).collect()
 }
 
-/// Every workload has again what it had at first, but for two things that nobody could know: that a target did what it
-/// said it had not done, and that one that cannot be asked did not do what it may have been told before a kill. And but
-/// for what a person changed.
+/// Every workload has again what it had at first, but for what nobody could know: that a target that cannot be asked did not
+/// do what it said it would. And but for what a person changed.
 pub(super) fn all_is_given_back(
     world: &World,
     rows: &[Row],
@@ -202,12 +201,11 @@ pub(super) fn all_is_given_back(
     let mut excused = changed_by_others.clone();
     for row in rows.iter().filter(|row| row.kind == "intent") {
         let action: Action = row.body()?;
-        let misled = match outcomes.get(action.id.as_str()) {
-            Some(Outcome::Failed) => done.contains(&action.id),
-            Some(Outcome::Applied) => !done.contains(&action.id),
-            _ => false,
-        };
-        if misled {
+        let outcome = outcomes.get(action.id.as_str());
+        if outcome == Some(&Outcome::Failed) && done.contains(&action.id) {
+            return Err(format!("{} counts as failed, and it was done", action.id));
+        }
+        if outcome == Some(&Outcome::Applied) && !done.contains(&action.id) {
             excused.insert(action.target.component.to_string());
         }
     }

@@ -81,6 +81,14 @@ impl Record for Watched {
         self.written();
         Ok(())
     }
+
+    fn attempts(&self, action_id: &str) -> Result<Vec<Attempt>, RecordError> {
+        self.journal.attempts(action_id)
+    }
+
+    fn forbids(&self, action: &Action, now: Timestamp) -> Option<String> {
+        self.journal.forbids(action, now)
+    }
 }
 
 /// A life.

@@ -11,8 +11,8 @@ use forestall::forecast::{Eta, Foresight, Knowledge, Limit, Side};
 use forestall::health::{Assessment, ScalesWith, SignalAssessment, Standing};
 use forestall::model::{ComponentId, Labels, Millis, Timestamp};
 use forestall::plan::{
-    Action, ActionKind, Budget, Capacity, Carry, Change, Constraints, EvictPolicy, Gates, Ledger, Mode, Node,
-    PlanInput, Policy, Rung, Selector, Verify, Workload,
+    Action, ActionKind, Budget, Capacity, Carry, Change, EvictPolicy, Gates, Ledger, Mode, Node, PlanInput, Policy,
+    Rung, Selector, Verify, Workload,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -37,7 +37,7 @@ const TARGETS: [(&str, Manners); 3] = [
     // Does the same thing once, and tells nothing.
     ("hook", Manners { can_be_asked: false, attempts_max: 4 }),
     // Does what it is told as often as it is told, and tells nothing: it may be told once at most.
-    ("pager", Manners { can_be_asked: false, attempts_max: 1 }),
+    ("pager", Manners { can_be_asked: false, attempts_max: 4 }),
 ];
 
 /// How a target must be dealt with.
@@ -285,23 +285,13 @@ fn policies() -> Vec<Policy> {
         cost_miss: 20.0,
         cost_action: 1.0,
         efficacy: 0.8,
-        ladder: vec![Rung {
-            action: ActionKind::ScaleOut,
-            actuator: actuator.to_owned(),
-            step: None,
-            replicas_max: Some(8),
-            resources: Vec::new(),
-            factor_max: 2.0,
-            actuation_time: Millis::MINUTE * 2,
-        }],
-        constraints: Constraints::default(),
+        ladder: vec![Rung { replicas_max: Some(8), ..Rung::new(ActionKind::ScaleOut, actuator) }],
         evict: Some(EvictPolicy { below_priority: 500, min_impact: 0.5 }),
-        budget: Budget { per: Millis::HOUR, actions_max: BUDGET, share_max: 0.0 },
+        budgets: vec![Budget { per: Millis::HOUR, actions_max: BUDGET, share_max: 0.0, actions: BTreeSet::new() }],
         cooldown: COOLDOWN,
         expires_after: Millis::MINUTE * 35,
         verify: Some(Verify { after: INTERVAL, probability_drop: 0.3, escalate: true }),
-        windows: Vec::new(),
-        holdout: 0.0,
+        ..Policy::default()
     };
     [("shop", "deployment", "cluster"), ("queues", "queue", "pager"), ("services", "service", "hook")]
         .map(policy)
@@ -318,8 +308,8 @@ struct Target {
 }
 
 impl Target {
-    fn unavailable(&self, reason: &str) -> ActError {
-        ActError::Unavailable { target: self.name.clone(), reason: reason.to_owned(), retry_after: None }
+    fn unanswered(&self, reason: &str) -> ActError {
+        ActError::Unanswered { target: self.name.clone(), reason: reason.to_owned(), retry_after: None }
     }
 
     fn take(&self, action: &Action, attempt: u32, now: Timestamp) -> Result<Acceptance, ActError> {
@@ -334,9 +324,9 @@ impl Target {
         };
         self.tape.mark(Mark::Reply);
         match luck {
-            0 | 1 => Err(self.unavailable("the request was lost")),
+            0 | 1 => Err(self.unanswered("the request was lost")),
             2 => Err(ActError::Refused { target: self.name.clone(), reason: "not now".to_owned() }),
-            3 | 4 => Err(self.unavailable("the answer was lost")),
+            3 | 4 => Err(self.unanswered("the answer was lost")),
             5 => Ok(Acceptance::Done),
             _ if !changed && attempt == 1 => Ok(Acceptance::Unchanged),
             _ => Ok(Acceptance::Accepted),
@@ -351,7 +341,7 @@ impl Target {
         Ok(match state.done.get(id) {
             Some(shows_at) if *shows_at <= now => Confirmation::Done,
             Some(_) => Confirmation::Pending,
-            None => Confirmation::Failed("nobody asked for it".to_owned()),
+            None => Confirmation::NeverHeard,
         })
     }
 }
@@ -372,5 +362,9 @@ impl Actuator for Target {
 
     fn patience(&self) -> Patience {
         Patience { attempts_max: self.manners.attempts_max, confirm_within: Millis::MINUTE * 10 }
+    }
+
+    fn at_most_once(&self) -> bool {
+        is_at_most_once(&self.name)
     }
 }

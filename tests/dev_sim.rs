@@ -1,0 +1,2 @@
+#[path = "it/sim/mod.rs"]
+mod sim;
