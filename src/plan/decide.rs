@@ -128,13 +128,14 @@ impl<'a> Planner<'a> {
         let nodes_at_risk: BTreeSet<&str> = nodes_at_risk.map(|node| name_of(node)).collect();
         let room = Room::of(&input.capacity, &nodes_at_risk);
         let past = Past::of(&input.ledger);
+        let named = names.workloads.iter().map(String::as_str);
+        let mut workloads: Vec<(&str, &Workload)> = zip(named, &input.capacity.workloads).collect();
+        workloads.sort_by_key(|(key, _)| *key);
         let mut spared = busy(&past, input.now);
         // What nothing is known of may be in trouble itself: it is not the one to take from.
         let silent = |assessment: &Assessment| gates::is_silent(assessment, &input.gates, input.now);
         spared.extend(assessed.iter().filter(|(_, assessment)| silent(assessment)).map(|(key, _)| *key));
-        let named = names.workloads.iter().map(String::as_str);
-        let mut workloads: Vec<(&str, &Workload)> = zip(named, &input.capacity.workloads).collect();
-        workloads.sort_by_key(|(key, _)| *key);
+        let victims = Victims::of(&workloads, &room, &assessed, &spared);
         let mut groups = vec![0; input.policies.len()];
         candidates.iter().for_each(|candidate| groups[candidate.policy] += 1);
         Planner {
@@ -148,7 +149,7 @@ impl<'a> Planner<'a> {
             spent: input.policies.iter().map(|policy| vec![0; policy.budgets.len()]).collect(),
             open: vec![BTreeSet::new(); input.policies.len()],
             touched: BTreeSet::new(),
-            victims: Victims::of(&workloads, &room, &assessed, &spared),
+            victims,
             workloads: workloads.into_iter().collect(),
             streaks: candidates.iter().map(|candidate| next_streak(input, candidate)).collect(),
             candidates,
@@ -329,7 +330,7 @@ impl<'a> Planner<'a> {
         self.open[candidate.policy].insert(candidate.key.to_owned());
     }
 
-    fn finish(mut self, candidates: &[Candidate<'_>]) -> Plan {
+    fn finish(self, candidates: &[Candidate<'_>]) -> Plan {
         let usage = self.usage();
         let mut carry = self.plan.carry;
         carry.at = Some(self.now);
@@ -345,7 +346,7 @@ impl<'a> Planner<'a> {
         // Of what is not assessed now (nothing is, right after a start) nothing new is known: how it stood goes on.
         let before = |key: &String| {
             let streak = self.input.carry.streaks.get(key).filter(|streak| streak.entered);
-            streak.filter(|_| !self.assessed.contains_key(key))
+            streak.filter(|_| !self.assessed.contains_key(key.as_str()))
         };
         carry.waiting.retain(|key, _| entered.contains_key(key.as_str()) || before(key).is_some());
         carry.withheld.retain(|key, withheld| {
@@ -355,18 +356,16 @@ impl<'a> Planner<'a> {
         });
         let offered = carry.waiting.keys().chain(carry.withheld.keys());
         let unseen: Vec<_> = offered.filter_map(|key| Some((key.clone(), before(key)?.clone()))).collect();
-        self.streaks.extend(unseen);
         let under_action: BTreeSet<String> = self
             .past
             .all()
             .filter(|past| past.is_in_force() || past.is_under_way(self.now))
             .map(|past| past.action.target.component.to_string())
             .collect();
-        let streaks = candidates
-            .iter()
-            .zip(self.streaks)
-            .filter(|(candidate, streak)| streak.entered || streak.above > 0 || under_action.contains(candidate.key));
-        carry.streaks = streaks.map(|(candidate, streak)| (candidate.key.to_owned(), streak)).collect();
+        let kept = zip(candidates, self.streaks)
+            .filter(|(candidate, streak)| streak.entered || streak.above > 0 || under_action.contains(candidate.key))
+            .map(|(candidate, streak)| (candidate.key.to_owned(), streak));
+        carry.streaks = kept.chain(unseen).collect();
         Plan {
             at: self.now,
             actions: self.plan.actions,

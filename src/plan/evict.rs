@@ -90,8 +90,10 @@ impl<'a> Victims<'a> {
     ) -> Victims<'a> {
         let mut all: Vec<Victim<'a>> = Vec::with_capacity(workloads.len());
         let mut scales: BTreeMap<&str, Row> = BTreeMap::new();
+        let mut assessed = assessed.iter().peekable();
         for (key, workload) in workloads.iter().copied() {
-            let assessment = assessed.get(key).copied();
+            while assessed.next_if(|(other, _)| **other < key).is_some() {}
+            let assessment = assessed.peek().filter(|(other, _)| **other == key).map(|(_, assessment)| **assessment);
             let loss = assessment.map_or(0.0, |a| finite(a.expected_loss));
             let impact = assessment.map_or(0.0, |a| finite(a.impact).clamp(0.0, 1.0));
             let size = room.row(&workload.per_replica);
