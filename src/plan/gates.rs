@@ -363,12 +363,13 @@ pub(super) fn next_breakers(
         };
         (breaker.at_risk, breaker.of) = (state.at_risk, state.known);
         if let Some(anomaly) = anomaly {
+            // What a person released was another one; whatever falls silent does so anew.
+            breaker.released &= anomaly == breaker.anomaly && anomaly != Anomaly::Silence;
             breaker.last_above = now;
             breaker.anomaly = anomaly;
         }
         if anomaly == Some(Anomaly::Silence) {
             (breaker.silent, breaker.silent_of) = (state.silent, state.silent_of);
-            breaker.released = false;
         }
         breaker.released |= gates.released.contains(kind);
         // A clock that went back must not close it early, nor keep it open for long.

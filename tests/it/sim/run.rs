@@ -275,8 +275,7 @@ impl Run {
             let lasts = self.people.is(0.5).then(|| Millis::MINUTE * i64::from(self.people.whole(1, 20)));
             self.site.pause(scope, lasts);
         }
-        let scopes: Vec<PauseScope> = self.site.pauses.lock().iter().map(|pause| pause.scope.clone()).collect();
-        for scope in scopes {
+        for scope in self.site.paused_scopes() {
             if self.calm || self.people.is(0.1) {
                 self.site.lift(&scope);
             }
@@ -345,6 +344,7 @@ impl Run {
             self.folder = self.folder.as_ref().map(|before| torn_copy(before.path(), &mut self.chance));
         }
         self.site.fuse.bury();
+        self.site.forget_what_was_not_written();
         tokio::task::spawn_blocking(|| ()).await.expect("the blocking thread is idle");
         self.app = None;
         self.down_until = self.cycle + self.chance.whole(1, 8);
