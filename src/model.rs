@@ -374,10 +374,18 @@ fn shortened(value: &str) -> String {
     if value.len() <= COMPONENT_VALUE_BYTES_MAX {
         return value.to_owned();
     }
-    let digest = Sha256::digest(value.as_bytes());
-    let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex(&Sha256::digest(value.as_bytes())[..8]);
     let end = (0..=COMPONENT_VALUE_BYTES_MAX - hash.len() - 3).rev().find(|end| value.is_char_boundary(*end));
     format!("{}…{hash}", &value[..end.unwrap_or(0)])
+}
+
+/// Bytes as hexadecimal digits, two each.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn write_escaped(f: &mut fmt::Formatter<'_>, value: &str) -> fmt::Result {

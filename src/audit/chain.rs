@@ -7,8 +7,9 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension};
 use sha2::{Digest, Sha256};
 
-use super::journal::{COLUMNS, GENESIS, Journal, JournalError, Row, Verified, Witness, chain_hash, hex, read_error};
+use super::journal::{COLUMNS, GENESIS, Journal, JournalError, Row, Verified, Witness, chain_hash, read_error};
 use super::segments::{Closed, Part, SegmentBody, sha256_of};
+use crate::model::hex;
 
 /// Rows are read in portions of so many, so that writers need not wait for all of them.
 const PORTION: i64 = 256;

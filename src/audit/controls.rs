@@ -113,8 +113,7 @@ impl Controls {
     /// What a person said against sending this action at `now`.
     pub fn forbids(&self, action: &Action, now: Timestamp) -> Option<String> {
         let holds = |pause: &&Pause| pause.holds(&action.policy, &action.target.component, now);
-        let pause = self.pauses.iter().find(holds)?;
-        Some(format!("{} paused {}: {}", pause.by, words_of(&pause.scope), pause.reason))
+        self.pauses.iter().find(holds).map(Pause::to_string)
     }
 
     /// What the first plan after a restart at `now` must know of the last one before it. Streaks begin anew, but what
@@ -231,16 +230,6 @@ impl Controls {
 #[derive(Deserialize)]
 struct PlanBody {
     plan: Plan,
-}
-
-/// What a pause is for, in words.
-fn words_of(scope: &PauseScope) -> String {
-    match scope {
-        PauseScope::All => "forestall".to_owned(),
-        PauseScope::Policy(name) => format!("policy {name}"),
-        PauseScope::Kind(name) => format!("all of kind {name}"),
-        PauseScope::Component(name) => name.clone(),
-    }
 }
 
 impl Journal {

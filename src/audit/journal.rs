@@ -25,7 +25,7 @@ use super::controls::{Controls, PAUSES_MAX};
 use super::segments::{Files, SegmentBody, Start, first_row};
 use crate::act::{Attempt, Record, RecordError};
 use crate::health::DaySummary;
-use crate::model::{Millis, Timestamp};
+use crate::model::{Millis, Timestamp, hex};
 use crate::plan::{Action, Extension, Ledger, Outcome, Pause, Plan, PlanInput, Verdict};
 
 /// The hash before the first row.
@@ -726,14 +726,6 @@ fn line_of(seq: i64, at: Timestamp, kind: &str, id: &str, body: &str, input_sha2
 
 pub(super) fn chain_hash(before: &str, line: &str) -> String {
     hex(&Sha256::new().chain_update(before).chain_update(line).finalize())
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// How a unit variant is written in JSON, without its quotes: its word in metrics, answers and the journal alike.

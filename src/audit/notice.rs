@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::journal::{hex, word};
+use super::journal::word;
 use super::template::{TemplateValues, render, rounded};
 use crate::act::Done;
 use crate::health::{Assessment, Standing};
-use crate::model::{ComponentId, Labels, Millis, Timestamp};
+use crate::model::{ComponentId, Labels, Millis, Timestamp, hex};
 use crate::plan::{Action, Change, Declined, Outcome, Plan, Reason};
 
 /// A standing notice ends by itself so long after it was last renewed, so that nothing rings on when forestall stops.

@@ -24,9 +24,9 @@ use sha2::{Digest, Sha256};
 
 use super::controls::Controls;
 use super::journal::{
-    COLUMNS, Head, Journal, JournalError, NewRow, Row, RowKind, SCHEMA, State, Witness, begin, hex, insert, read_error,
+    COLUMNS, Head, Journal, JournalError, NewRow, Row, RowKind, SCHEMA, State, Witness, begin, insert, read_error,
 };
-use crate::model::{Millis, Timestamp};
+use crate::model::{Millis, Timestamp, hex};
 use crate::plan::Ledger;
 
 /// When a segment is closed, and when closed ones are deleted.

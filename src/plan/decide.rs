@@ -14,7 +14,7 @@ use super::room::Room;
 use super::words::{count, percent, span};
 use super::{Action, ActionKind, ActuationTimes, Declined, Mode, Plan, PlanInput, Policy, Reason, Target, Workload};
 use crate::health::{Assessment, Standing};
-use crate::model::{ComponentId, Millis, Timestamp};
+use crate::model::{ComponentId, Millis, Timestamp, hex};
 
 /// What an earlier action promised may not show in the capacity yet; it is reserved for so long.
 const SHOWS_AFTER: Millis = Millis(15 * Millis::MINUTE.0);
@@ -394,7 +394,7 @@ pub(super) fn action_id(
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
     }
-    hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize()[..6])
 }
 
 /// The object that a component names: from its assessment, else from its labels.

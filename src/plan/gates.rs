@@ -1,6 +1,7 @@
 //! What stands before any single decision: hysteresis, the breaker, and the gates for the whole of forestall.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -155,6 +156,20 @@ pub struct Pause {
     pub until: Option<Timestamp>,
 }
 
+/// In words: who paused what, and why.
+impl fmt::Display for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} paused ", self.by)?;
+        match &self.scope {
+            PauseScope::All => f.write_str("forestall")?,
+            PauseScope::Policy(name) => write!(f, "policy {name}")?,
+            PauseScope::Kind(name) => write!(f, "all of kind {name}")?,
+            PauseScope::Component(name) => f.write_str(name)?,
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
 impl Pause {
     /// Whether it holds up what a policy would do to a component at `now`: acting and giving back alike.
     pub fn holds(&self, policy: &str, component: &ComponentId, now: Timestamp) -> bool {
@@ -247,18 +262,11 @@ pub(super) fn shut(gates: &Gates, last: Option<Timestamp>, now: Timestamp) -> Op
 /// What a pause says to an action of a policy on a component.
 pub(super) fn paused(gates: &Gates, policy: &str, component: &ComponentId, now: Timestamp) -> Option<Refusal> {
     let pause = gates.pauses.iter().find(|pause| pause.holds(policy, component, now))?;
-    let what = match &pause.scope {
-        PauseScope::All => "forestall".to_owned(),
-        PauseScope::Policy(name) => format!("policy {name}"),
-        PauseScope::Kind(name) => format!("all of kind {name}"),
-        PauseScope::Component(name) => name.clone(),
-    };
-    let detail = format!("{} paused {what}: {}", pause.by, pause.reason);
     let when = match pause.until {
         Some(until) => format!("the pause is lifted, or ends at {until}"),
         None => "the pause is lifted".to_owned(),
     };
-    Some(Refusal::new(Reason::Paused, detail, when))
+    Some(Refusal::new(Reason::Paused, pause.to_string(), when))
 }
 
 /// The probability that hysteresis counts with: absent while nothing may be said or what was said is old.

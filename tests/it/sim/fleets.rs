@@ -1,7 +1,7 @@
 //! What it is worth: a hundred fleets with finite capacity, each lived through twice, with forestall and without.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use forestall::api::WebOptions;
 use forestall::app::{App, Options};
@@ -112,24 +112,12 @@ async fn live(seed: u64, who: Forestall) -> Loss {
 
 /// Each fleet's losses without forestall and with it.
 fn all() -> Vec<(u64, Loss, Loss)> {
-    let next = AtomicU64::new(0);
     let fleets = Mutex::new(Vec::new());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                let runtime = run::runtime();
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= FLEETS {
-                        break;
-                    }
-                    let without = runtime.block_on(live(seed, Forestall::Without));
-                    let with = runtime.block_on(live(seed, Forestall::With));
-                    fleets.lock().push((seed, without, with));
-                }
-            });
-        }
+    run::in_parallel(0..FLEETS, |runtime, seed| {
+        let without = runtime.block_on(live(seed, Forestall::Without));
+        let with = runtime.block_on(live(seed, Forestall::With));
+        fleets.lock().push((seed, without, with));
+        ControlFlow::Continue(())
     });
     let mut fleets = fleets.into_inner();
     fleets.sort_by_key(|(seed, ..)| *seed);

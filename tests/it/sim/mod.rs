@@ -22,8 +22,7 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::{ControlFlow, Range};
 
 use parking_lot::Mutex;
 
@@ -45,27 +44,18 @@ fn seeds() -> Range<u64> {
 
 /// Runs seeds on all cores; what is broken, by seed, and how often things came about.
 fn run_all(seeds: Range<u64>) -> (BTreeMap<u64, Ran>, Tally) {
-    let next = AtomicU64::new(seeds.start);
     let broken: Mutex<BTreeMap<u64, Ran>> = Mutex::default();
     let tally: Mutex<Tally> = Mutex::default();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                let runtime = run::runtime();
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || broken.lock().len() >= BROKEN_MAX {
-                        break;
-                    }
-                    let ran = run::run(&runtime, seed, Wanted::Nothing);
-                    tally.lock().add(&ran.tally);
-                    if !ran.broken.is_empty() {
-                        broken.lock().insert(seed, ran);
-                    }
-                }
-            });
+    run::in_parallel(seeds, |runtime, seed| {
+        if broken.lock().len() >= BROKEN_MAX {
+            return ControlFlow::Break(());
         }
+        let ran = run::run(runtime, seed, Wanted::Nothing);
+        tally.lock().add(&ran.tally);
+        if !ran.broken.is_empty() {
+            broken.lock().insert(seed, ran);
+        }
+        ControlFlow::Continue(())
     });
     (broken.into_inner(), tally.into_inner())
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::ops::{ControlFlow, Range};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use forestall::api::WebOptions;
 use forestall::app::{App, Options};
@@ -66,6 +68,25 @@ pub(crate) fn run(runtime: &tokio::runtime::Runtime, seed: u64, wanted: Wanted) 
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().max_blocking_threads(1).build().expect("a runtime can be built")
+}
+
+/// Works through seeds on all cores, until one's work says that it is enough.
+pub(crate) fn in_parallel(seeds: Range<u64>, work: impl Fn(&tokio::runtime::Runtime, u64) -> ControlFlow<()> + Sync) {
+    let next = AtomicU64::new(seeds.start);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let runtime = runtime();
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || work(&runtime, seed).is_break() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
 }
 
 /// A run under way.
