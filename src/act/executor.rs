@@ -126,13 +126,29 @@ impl Executor {
         } else {
             let taken = self.how_it_was_taken(action).await?;
             match self.actuators.get(&action.actuator) {
-                Some(actuator) => self.ask(&**actuator, action, taken).await,
+                Some(actuator) => {
+                    self.carry_on(&**actuator, action).await;
+                    self.ask(&**actuator, action, taken).await
+                }
                 None => Some((taken.when_nobody_tells(), self.unknown_actuator(action))),
             }
         };
         match answer {
             Some((outcome, detail)) => self.settle(action, outcome, detail).await.map(Some),
             None => Ok(None),
+        }
+    }
+
+    /// Has the actuator go on with what has begun, unless somebody forbids it now. What went wrong shows in what the target
+    /// says afterwards, and the next pass tries again.
+    async fn carry_on(&self, actuator: &dyn Actuator, action: &Action) {
+        let now = self.clock.now();
+        if let Some(said) = self.record.forbids(action, now) {
+            tracing::info!(action = %action.id, said, "it does not go on for now");
+            return;
+        }
+        if let Err(error) = caught(&action.actuator, async { actuator.carry_on(action, now).await }).await {
+            tracing::warn!(action = %action.id, %error, "it could not go on; the next pass tries again");
         }
     }
 
@@ -187,6 +203,9 @@ impl Executor {
                 continue;
             }
             let detail = format!("{error} (attempt {number} of {attempts_max})");
+            if matches!(error, ActError::Insufficient { .. }) {
+                return Ok(Some((Outcome::Insufficient, detail)));
+            }
             if !may_have_worked {
                 return Ok(Some((Outcome::Failed, detail)));
             }
@@ -247,6 +266,7 @@ impl Executor {
         let pending = match caught(&action.actuator, async { actuator.confirm(action, now).await }).await {
             Ok(Confirmation::Done) => return Some((Outcome::Confirmed, "the target says that it is done".to_owned())),
             Ok(Confirmation::Failed(reason)) => return Some((Outcome::Failed, reason)),
+            Ok(Confirmation::Insufficient(reason)) => return Some((Outcome::Insufficient, reason)),
             Ok(Confirmation::CannotAsk) => {
                 return Some((taken.when_nobody_tells(), taken.words("nobody can be asked")));
             }

@@ -21,11 +21,13 @@ use crate::plan::{Action, Outcome};
 mod dry_run;
 mod executor;
 mod http;
+mod kubernetes;
 mod sign;
 mod webhook;
 
 pub use dry_run::DryRunActuator;
 pub use executor::{CarriedOut, Done, Executor};
+pub use kubernetes::{KubernetesActuator, KubernetesSettings};
 pub use sign::Signer;
 pub use webhook::{WebhookActuator, WebhookBody, WebhookTarget, WebhookWhy};
 
@@ -46,6 +48,8 @@ pub struct ActuatorSettings {
 pub enum ActuatorKind {
     /// POSTs each action to a URL.
     Webhook(WebhookSettings),
+    /// Changes objects of a Kubernetes cluster.
+    Kubernetes(KubernetesSettings),
     /// Writes each action down and does nothing.
     DryRun,
 }
@@ -97,6 +101,14 @@ pub enum ActError {
     /// A clear no.
     #[error("{target} refused: {reason}")]
     Refused {
+        /// Who.
+        target: String,
+        /// Its words, cut to a bounded length.
+        reason: String,
+    },
+    /// There is no room for it: a quota, a limit or a node's size forbids it.
+    #[error("{target} has no room for it: {reason}")]
+    Insufficient {
         /// Who.
         target: String,
         /// Its words, cut to a bounded length.
@@ -171,6 +183,8 @@ pub enum Confirmation {
     Pending,
     /// It will not, and why.
     Failed(String),
+    /// It was taken, and there is no room for all of it, in words.
+    Insufficient(String),
     /// The target has never heard of it.
     NeverHeard,
     /// Nobody can be asked.
@@ -190,6 +204,12 @@ pub trait Actuator: std::fmt::Debug + Send + Sync {
 
     /// Asks whether the action has taken effect.
     fn confirm<'a>(&'a self, action: &'a Action, now: Timestamp) -> BoxFuture<'a, Result<Confirmation, ActError>>;
+
+    /// Goes on with what takes more calls than one and has begun, such as emptying a node: called each pass until there is
+    /// an outcome, after a restart too. What never began must not begin here.
+    fn carry_on<'a>(&'a self, _action: &'a Action, _now: Timestamp) -> BoxFuture<'a, Result<(), ActError>> {
+        Box::pin(async { Ok(()) })
+    }
 
     /// How long it may be tried and waited for.
     fn patience(&self) -> Patience;
@@ -215,6 +235,7 @@ pub fn build(settings: &[ActuatorSettings]) -> Result<BTreeMap<String, Arc<dyn A
     for one in settings {
         let actuator: Arc<dyn Actuator> = match &one.kind {
             ActuatorKind::Webhook(webhook) => Arc::new(WebhookActuator::new(&one.name, webhook)?),
+            ActuatorKind::Kubernetes(kubernetes) => Arc::new(KubernetesActuator::new(&one.name, kubernetes)),
             ActuatorKind::DryRun => Arc::new(DryRunActuator),
         };
         if actuators.insert(one.name.clone(), actuator).is_some() {

@@ -18,9 +18,9 @@ use super::tree::{Node, Place};
 use super::{Global, Keep, Web};
 
 /// The kinds of actuators that there are.
-const ACTUATOR_KINDS: [&str; 2] = ["webhook", "dry_run"];
+const ACTUATOR_KINDS: [&str; 3] = ["kubernetes", "webhook", "dry_run"];
 /// The kinds of actuators that a later version will have.
-const ACTUATOR_KINDS_LATER: [&str; 5] = ["kubernetes", "http", "aws_autoscaling", "gcp_mig", "azure_scale_set"];
+const ACTUATOR_KINDS_LATER: [&str; 4] = ["http", "aws_autoscaling", "gcp_mig", "azure_scale_set"];
 /// The memory below which nothing useful can be stored.
 const MEMORY_BYTES_MIN: usize = 16 << 20;
 /// The shortest interval between evaluations.
@@ -251,6 +251,7 @@ fn read_actuators(report: &mut Report, files: Files<'_>, node: &Node, main: &mut
         };
         let kind = match kind_key.text.as_str() {
             "webhook" => read_webhook(report, files, kind_node).map(ActuatorKind::Webhook),
+            "kubernetes" => super::kubernetes::read_kubernetes(report, files, kind_node).map(ActuatorKind::Kubernetes),
             "dry_run" => report.fields(kind_node, "`dry_run`", &[]).map(|_| ActuatorKind::DryRun),
             other => {
                 unknown_actuator_kind(report, other, kind_key.at);

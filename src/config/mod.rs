@@ -40,6 +40,7 @@ pub use problem::{PROBLEMS_MAX, Problem, Problems, Severity};
 mod calendar;
 mod checks;
 mod files;
+mod kubernetes;
 mod main_file;
 mod policies;
 mod problem;

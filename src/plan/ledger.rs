@@ -72,12 +72,14 @@ pub enum Outcome {
     Unknown,
     /// A person called it off before it was sent.
     Cancelled,
+    /// There was no room for it: a quota, a limit or a node's size forbids it. Part of it may stand, so it is given back.
+    Insufficient,
 }
 
 impl Outcome {
     /// Whether the target is now as the action wanted it, by its doing, or must be taken to be.
     pub fn took_effect(self) -> bool {
-        matches!(self, Outcome::Confirmed | Outcome::Applied | Outcome::Unknown)
+        matches!(self, Outcome::Confirmed | Outcome::Applied | Outcome::Unknown | Outcome::Insufficient)
     }
 }
 
@@ -99,7 +101,7 @@ impl Ledger {
         past.took = took;
         let is_so = matches!(outcome, Outcome::Unchanged | Outcome::Reverted);
         // What may not have been given back still has to be.
-        let given_back = is_so || (outcome.took_effect() && outcome != Outcome::Unknown);
+        let given_back = is_so || (outcome.took_effect() && !matches!(outcome, Outcome::Unknown | Outcome::Insufficient));
         let undoes = past.action.undoes.clone().filter(|_| given_back && !past.action.dry_run);
         if let Some(original) = undoes.and_then(|original| self.find(&original)) {
             self.actions[original].undone_by = Some(id.to_owned());
