@@ -101,7 +101,8 @@ impl Ledger {
         past.took = took;
         let is_so = matches!(outcome, Outcome::Unchanged | Outcome::Reverted);
         // What may not have been given back still has to be.
-        let given_back = is_so || (outcome.took_effect() && !matches!(outcome, Outcome::Unknown | Outcome::Insufficient));
+        let given_back =
+            is_so || (outcome.took_effect() && !matches!(outcome, Outcome::Unknown | Outcome::Insufficient));
         let undoes = past.action.undoes.clone().filter(|_| given_back && !past.action.dry_run);
         if let Some(original) = undoes.and_then(|original| self.find(&original)) {
             self.actions[original].undone_by = Some(id.to_owned());

@@ -196,6 +196,30 @@ impl Cluster {
         }
     }
 
+    /// Asks whether a role grants something, without trying it.
+    pub(super) async fn check_right(
+        &self,
+        verb: &str,
+        resource: &str,
+        sub: &str,
+        namespace: &str,
+    ) -> Result<(), Fault> {
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": { "resourceAttributes": {
+                "verb": verb, "resource": resource, "subresource": sub, "namespace": namespace } },
+        });
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews".to_owned();
+        let answer = self.call(&Call::post(path, review, "create selfsubjectaccessreviews")).await?;
+        if answer.pointer("/status/allowed") == Some(&json!(true)) {
+            return Ok(());
+        }
+        let right = format!("{verb} {resource}/{sub}");
+        let words = format!("it cannot {verb} resource \"{resource}/{sub}\" in the namespace \"{namespace}\"");
+        Err(Fault::Forbidden { right, words })
+    }
+
     /// Puts an event beside an object: for those who look there. Nothing depends on it.
     pub(super) async fn tell(&self, regarding: &Value, action: &crate::plan::Action, now: crate::model::Timestamp) {
         if self.events_forbidden.load(Ordering::Relaxed) {
@@ -425,7 +449,12 @@ mod tests {
             assert!(said.starts_with(wanted), "{code} {status}: {said}");
         };
         check(403, json!({ "message": rbac }), None, "Forbidden { right: \"patch x\"");
-        check(403, json!({ "message": "pods \"a\" is forbidden: exceeded quota: q, requested: cpu=2" }), None, "Insufficient");
+        check(
+            403,
+            json!({ "message": "pods \"a\" is forbidden: exceeded quota: q, requested: cpu=2" }),
+            None,
+            "Insufficient",
+        );
         check(403, json!({ "message": "maximum cpu usage per Container is 2, but limit is 4" }), None, "Insufficient");
         let node = json!({ "message": "too large", "details": { "causes": [{ "reason": "NodeCapacity" }] } });
         check(403, node, None, "Insufficient");
@@ -433,9 +462,19 @@ mod tests {
         check(404, json!({}), None, "Gone");
         check(409, json!({}), None, "Conflict");
         check(422, json!({ "message": "Invalid value" }), None, "Refused");
-        check(429, json!({}), Some(1), "Later { words: \"429 Too Many Requests\", retry_after: Some(Millis(1000)), budget: false");
+        check(
+            429,
+            json!({}),
+            Some(1),
+            "Later { words: \"429 Too Many Requests\", retry_after: Some(Millis(1000)), budget: false",
+        );
         let closed = json!({ "details": { "causes": [{ "reason": "DisruptionBudget" }], "retryAfterSeconds": 10 } });
-        check(429, closed, None, "Later { words: \"429 Too Many Requests\", retry_after: Some(Millis(10000)), budget: true");
+        check(
+            429,
+            closed,
+            None,
+            "Later { words: \"429 Too Many Requests\", retry_after: Some(Millis(10000)), budget: true",
+        );
         check(500, json!({}), None, "Unanswered");
         check(503, json!({}), None, "Unavailable");
     }

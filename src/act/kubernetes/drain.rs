@@ -72,6 +72,10 @@ pub(super) async fn apply(task: &Task<'_>, from_nodes: &[String]) -> Result<(Ste
         return Ok((Step::written(owner(task).await?), obstacle));
     }
     check_node(task)?;
+    // A node that is closed and cannot be emptied helps nobody.
+    if let Some(pod) = left_on(task, from_nodes).await?.first() {
+        task.cluster.check_right("create", "pods", "eviction", text(pod, "/metadata/namespace")).await?;
+    }
     let mut step = Step::unchanged();
     for node in from_nodes {
         let closed = close(task, node, DRAINED_BY).await?;
@@ -99,7 +103,9 @@ pub(super) async fn confirm(
         Progress::Begun => {}
         Progress::Never => return Ok(Confirmation::NeverHeard),
         Progress::CalledOff(node) => {
-            return Ok(Confirmation::Failed(format!("somebody else opened node {node} again: the rest of its pods stay")));
+            return Ok(Confirmation::Failed(format!(
+                "somebody else opened node {node} again: the rest of its pods stay"
+            )));
         }
     }
     let left = left_on(task, from_nodes).await?;
@@ -243,7 +249,8 @@ async fn left_on(task: &Task<'_>, from_nodes: &[String]) -> Result<Vec<Value>, F
         let kind = kind_of(task)?;
         let workload = kind.read(task).await?;
         left.extend(running_pods(task, kind, &workload).await?);
-        let there = |pod: &Value| from_nodes.is_empty() || from_nodes.iter().any(|node| node == text(pod, "/spec/nodeName"));
+        let there =
+            |pod: &Value| from_nodes.is_empty() || from_nodes.iter().any(|node| node == text(pod, "/spec/nodeName"));
         left.retain(|pod| there(pod) && is_from_before(pod, task));
     }
     left.retain(|pod| may_be_evicted(pod, task.settings.evict_bare_pods));

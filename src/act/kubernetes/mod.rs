@@ -92,8 +92,10 @@ pub struct KubernetesActuator {
 struct Memory {
     /// Actions whose change was seen to be in place.
     applied: BTreeSet<String>,
-    /// Action → what stands in its way.
+    /// Action → what stands in its way, …
     obstacles: BTreeMap<String, String>,
+    /// … and for those the role has no right: they are not tried again.
+    barred: BTreeSet<String>,
 }
 
 /// What was done in one attempt, and to what.
@@ -204,11 +206,7 @@ impl KubernetesActuator {
         };
         let step = made.map_err(|fault| self.cluster.error(fault))?;
         if step.acceptance == Acceptance::Accepted {
-            let mut memory = self.memory.lock();
-            if memory.applied.len() >= REMEMBERED_MAX {
-                memory.applied.pop_first();
-            }
-            memory.applied.insert(action.id.clone());
+            remember(&mut self.memory.lock().applied, &action.id);
         }
         if let Some(regarding) = &step.regarding {
             self.cluster.tell(regarding, action, now).await;
@@ -225,26 +223,47 @@ impl KubernetesActuator {
             Change::Replicas { from, to } => scale::confirm(&task, *from, *to).await,
             Change::Resources { to, .. } => resize::confirm(&task, to).await,
             Change::Move { from_nodes } => {
-                let obstacle = self.memory.lock().obstacles.get(&action.id).cloned();
+                let (obstacle, barred) = {
+                    let memory = self.memory.lock();
+                    (memory.obstacles.get(&action.id).cloned(), memory.barred.contains(&action.id))
+                };
+                if let Some(words) = obstacle.clone().filter(|_| barred) {
+                    return Ok(Confirmation::Failed(words));
+                }
                 drain::confirm(&task, from_nodes, obstacle).await
             }
             Change::Cordon | Change::Uncordon => drain::confirm_cordon(&task).await,
             Change::Shift { .. } => shift::confirm(&task).await,
         };
         match seen {
-            // What is gone cannot take effect any more, and what may not be looked at tells nothing.
+            // What is gone cannot take effect any more, …
             Err(Fault::Gone(words)) => Ok(Confirmation::Failed(format!("{} is gone: {words}", task.subject()))),
+            // … and what may not be looked at tells nothing.
+            Err(fault @ Fault::Forbidden { .. }) => {
+                tracing::warn!(action = %action.id, reason = %self.cluster.error(fault), "its effect cannot be seen");
+                Ok(Confirmation::CannotAsk)
+            }
             seen => seen.map_err(|fault| self.cluster.error(fault)),
         }
     }
 
     async fn go_on(&self, action: &Action, now: Timestamp) -> Result<(), ActError> {
         let Change::Move { from_nodes } = &action.change else { return Ok(()) };
-        if check_target(action).is_err() {
+        if check_target(action).is_err() || self.memory.lock().barred.contains(&action.id) {
             return Ok(());
         }
-        let obstacle = drain::carry_on(&self.task(action, 0, now), from_nodes).await;
-        self.note(action, obstacle.map_err(|fault| self.cluster.error(fault))?);
+        match drain::carry_on(&self.task(action, 0, now), from_nodes).await {
+            Ok(obstacle) => self.note(action, obstacle),
+            Err(fault) => {
+                let forbidden = matches!(fault, Fault::Forbidden { .. });
+                let error = self.cluster.error(fault);
+                if forbidden {
+                    self.note(action, Some(error.to_string()));
+                    remember(&mut self.memory.lock().barred, &action.id);
+                }
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
@@ -283,6 +302,13 @@ impl Actuator for KubernetesActuator {
     fn patience(&self) -> Patience {
         Patience { attempts_max: self.settings.attempts_max, confirm_within: self.settings.confirm_within }
     }
+}
+
+fn remember(ids: &mut BTreeSet<String>, id: &str) {
+    if ids.len() >= REMEMBERED_MAX {
+        ids.pop_first();
+    }
+    ids.insert(id.to_owned());
 }
 
 /// Names come from labels of series: none may lead elsewhere than to the object that it names.

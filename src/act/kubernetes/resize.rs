@@ -77,7 +77,8 @@ async fn refuse_conflicts(task: &Task<'_>, kind: WorkloadKind, to: &Resources) -
     let path = format!("/apis/autoscaling.k8s.io/v1/namespaces/{}/verticalpodautoscalers", task.namespace());
     let call = Call::get(path, "list verticalpodautoscalers.autoscaling.k8s.io");
     for vpa in task.cluster.list_if_known(&call).await?.unwrap_or_default() {
-        let is_for_it = text(&vpa, "/spec/targetRef/kind") == kind.kind && text(&vpa, "/spec/targetRef/name") == task.name();
+        let is_for_it =
+            text(&vpa, "/spec/targetRef/kind") == kind.kind && text(&vpa, "/spec/targetRef/name") == task.name();
         let mode = match text(&vpa, "/spec/updatePolicy/updateMode") {
             "" => "Auto",
             mode => mode,
@@ -119,9 +120,8 @@ async fn resize(task: &Task<'_>, mut pod: Value, from: &Resources, to: &Resource
     let uid = text(&pod, "/metadata/uid").to_owned();
     let path = format!("/api/v1/namespaces/{}/pods/{name}", task.namespace());
     for _ in 0..CONFLICTS_MAX {
-        let containers = multiplied(&pod["spec"], from, to).map_err(|words| {
-            Fault::Refused(format!("{}: pod {name}: {words}", task.subject()))
-        })?;
+        let containers = multiplied(&pod["spec"], from, to)
+            .map_err(|words| Fault::Refused(format!("{}: pod {name}: {words}", task.subject())))?;
         let patch = json!({
             "metadata": { "uid": uid, "resourceVersion": text(&pod, "/metadata/resourceVersion") },
             "spec": { "containers": containers },
@@ -180,9 +180,9 @@ fn multiplied(spec: &Value, from: &Resources, to: &Resources) -> Result<Vec<Valu
 }
 
 fn must_restart(container: &Value, resource: &str) -> bool {
-    list(container, "/resizePolicy").iter().any(|policy| {
-        text(policy, "/resourceName") == resource && text(policy, "/restartPolicy") == "RestartContainer"
-    })
+    list(container, "/resizePolicy")
+        .iter()
+        .any(|policy| text(policy, "/resourceName") == resource && text(policy, "/restartPolicy") == "RestartContainer")
 }
 
 /// How what a pod's or a template's containers request stands to a change.
@@ -219,10 +219,13 @@ async fn through_template(
             Holds::Wanted if task.attempt > 1 => return Ok(Step::already_ours()),
             Holds::Wanted => return Ok(Step::unchanged()),
             Holds::Else if task.action.undoes.is_some() => return Ok(Step::unchanged()),
-            Holds::Else => return Err(task.not_owner("its template requests neither what the plan saw nor what it wants")),
+            Holds::Else => {
+                return Err(task.not_owner("its template requests neither what the plan saw nor what it wants"));
+            }
             Holds::Before => {}
         }
-        let containers = multiplied(spec, from, to).map_err(|words| Fault::Refused(format!("{}: {words}", task.subject())))?;
+        let containers =
+            multiplied(spec, from, to).map_err(|words| Fault::Refused(format!("{}: {words}", task.subject())))?;
         let patch = json!({
             "metadata": { "resourceVersion": text(&workload, "/metadata/resourceVersion") },
             "spec": { "template": { "spec": { "containers": containers } } },
@@ -241,7 +244,8 @@ async fn through_template(
 pub(super) async fn confirm(task: &Task<'_>, to: &Resources) -> Result<Confirmation, Fault> {
     let kind = kind_of(task)?;
     let workload = kind.read(task).await?;
-    let template = holds(&workload["spec"]["template"]["spec"], &Resources::new(), to) == Holds::Wanted && !to.is_empty();
+    let template =
+        holds(&workload["spec"]["template"]["spec"], &Resources::new(), to) == Holds::Wanted && !to.is_empty();
     let pods = running_pods(task, kind, &workload).await?;
     let before = BTreeMap::new();
     let wanted = |pod: &&Value| holds(&pod["spec"], &before, to) == Holds::Wanted;
@@ -251,9 +255,9 @@ pub(super) async fn confirm(task: &Task<'_>, to: &Resources) -> Result<Confirmat
     }
     for pod in &resized {
         let name = text(pod, "/metadata/name");
-        let pending = list(pod, "/status/conditions").iter().find(|condition| {
-            text(condition, "/type") == "PodResizePending" && text(condition, "/status") == "True"
-        });
+        let pending = list(pod, "/status/conditions")
+            .iter()
+            .find(|condition| text(condition, "/type") == "PodResizePending" && text(condition, "/status") == "True");
         if let Some(pending) = pending {
             let (reason, words) = (text(pending, "/reason"), super::super::cut(text(pending, "/message"), 300));
             if reason == "Infeasible" || task.is_overdue() {
@@ -266,7 +270,11 @@ pub(super) async fn confirm(task: &Task<'_>, to: &Resources) -> Result<Confirmat
     // A pod that was made in the meantime has the template's amounts: that is not for the resize to wait for.
     let replaced_since = |pod: &&Value| !wanted(pod) && is_younger(pod, task);
     let settled = all || (!template && pods.iter().all(|pod| wanted(&pod) || replaced_since(&pod)));
-    Ok(if settled && resized.iter().all(|pod| is_carried_out(pod)) { Confirmation::Done } else { Confirmation::Pending })
+    Ok(if settled && resized.iter().all(|pod| is_carried_out(pod)) {
+        Confirmation::Done
+    } else {
+        Confirmation::Pending
+    })
 }
 
 fn is_younger(pod: &Value, task: &Task<'_>) -> bool {
@@ -277,9 +285,9 @@ fn is_younger(pod: &Value, task: &Task<'_>) -> bool {
 /// Whether the node has given what is requested: it says so for each container.
 fn is_carried_out(pod: &Value) -> bool {
     let conditions = list(pod, "/status/conditions");
-    let in_progress = conditions.iter().any(|condition| {
-        text(condition, "/type") == "PodResizeInProgress" && text(condition, "/status") == "True"
-    });
+    let in_progress = conditions
+        .iter()
+        .any(|condition| text(condition, "/type") == "PodResizeInProgress" && text(condition, "/status") == "True");
     let given = |container: &Value| {
         let statuses = list(pod, "/status/containerStatuses");
         let status = statuses.iter().find(|status| text(status, "/name") == text(container, "/name"));

@@ -30,16 +30,16 @@ pub(super) async fn apply(task: &Task<'_>, from: u32, to: u32) -> Result<Step, F
         return Err(Fault::Refused(format!("{}: no replica at all would switch its autoscaling off", task.subject())));
     }
     for _ in 0..CONFLICTS_MAX {
-        let path = format!("{}/scale", kind.path(task));
-        let scale = task.cluster.call(&Call::get(path, &format!("get {}/scale", kind.plural))).await?;
-        let now = count(&scale, "/spec/replicas", 0);
+        // Its version is the one that the scale subresource shows, and confirming takes the same right.
+        let workload = kind.read(task).await?;
+        let now = count(&workload, "/spec/replicas", 1);
         if now == 0 {
             let words = "it has no replicas: somebody switched it off, and with it any autoscaler";
             return Err(Fault::Refused(format!("{}: {words}", task.subject())));
         }
         let written = match autoscaler(task, kind).await? {
-            Some(hpa) => through_autoscaler(task, kind, &scale, &hpa, from, to).await,
-            None => directly(task, kind, &scale, now, from, to).await,
+            Some(hpa) => through_autoscaler(task, kind, &workload, &hpa, from, to).await,
+            None => directly(task, kind, &workload, now, from, to).await,
         };
         match written {
             Err(Fault::Conflict(_)) => {}
@@ -53,7 +53,7 @@ pub(super) async fn apply(task: &Task<'_>, from: u32, to: u32) -> Result<Step, F
 async fn directly(
     task: &Task<'_>,
     kind: WorkloadKind,
-    scale: &Value,
+    workload: &Value,
     now: u32,
     from: u32,
     to: u32,
@@ -66,18 +66,18 @@ async fn directly(
         return Err(task.not_owner(&format!("it has {now} replicas, and the plan saw {from}")));
     }
     let patch = json!({
-        "metadata": { "resourceVersion": text(scale, "/metadata/resourceVersion") },
+        "metadata": { "resourceVersion": text(workload, "/metadata/resourceVersion") },
         "spec": { "replicas": to },
     });
     let path = format!("{}/scale", kind.path(task));
     task.cluster.call(&Call::merge(path, patch, &format!("patch {}/scale", kind.plural))).await?;
-    Ok(Step::written(kind.regarding(task, text(scale, "/metadata/uid"))))
+    Ok(Step::written(kind.regarding(task, text(workload, "/metadata/uid"))))
 }
 
 async fn through_autoscaler(
     task: &Task<'_>,
     kind: WorkloadKind,
-    scale: &Value,
+    workload: &Value,
     hpa: &Value,
     from: u32,
     to: u32,
@@ -108,7 +108,7 @@ async fn through_autoscaler(
     let name = text(hpa, "/metadata/name");
     let path = format!("/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers/{name}", task.namespace());
     task.cluster.call(&Call::merge(path, patch, "patch horizontalpodautoscalers.autoscaling")).await?;
-    Ok(Step::written(kind.regarding(task, text(scale, "/metadata/uid"))))
+    Ok(Step::written(kind.regarding(task, text(workload, "/metadata/uid"))))
 }
 
 /// What to make of an autoscaler.
@@ -217,9 +217,9 @@ fn seen(task: &Task<'_>, workload: &Value, wanted: u32, grows: bool) -> Confirma
     if done {
         return Confirmation::Done;
     }
-    let failure = list(workload, "/status/conditions").iter().find(|condition| {
-        text(condition, "/type") == "ReplicaFailure" && text(condition, "/status") == "True"
-    });
+    let failure = list(workload, "/status/conditions")
+        .iter()
+        .find(|condition| text(condition, "/type") == "ReplicaFailure" && text(condition, "/status") == "True");
     if let Some(failure) = failure.filter(|_| grows) {
         let words = super::super::cut(text(failure, "/message"), 300);
         return Confirmation::Insufficient(format!("{there} of {wanted} replicas could be made: {words}"));

@@ -26,11 +26,15 @@ struct Mark {
 
 pub(super) async fn apply(task: &Task<'_>, share: f64) -> Result<Step, Fault> {
     if !(0.0..1.0).contains(&share) {
-        return Err(Fault::Refused(format!("{}: a share of {share} cannot be shifted: 0 to less than 1", task.subject())));
+        return Err(Fault::Refused(format!(
+            "{}: a share of {share} cannot be shifted: 0 to less than 1",
+            task.subject()
+        )));
     }
     let routes = routes(task).await?;
     if routes.is_empty() {
-        let words = "no HTTPRoute of its namespace shares its traffic with another backend: there is nowhere to shift it";
+        let words =
+            "no HTTPRoute of its namespace shares its traffic with another backend: there is nowhere to shift it";
         return Err(Fault::Refused(format!("{}: {words}", task.subject())));
     }
     let mut step = Step::unchanged();

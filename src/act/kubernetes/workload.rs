@@ -71,9 +71,7 @@ pub(super) async fn running_pods(task: &Task<'_>, kind: WorkloadKind, workload: 
     let selector = selector_of(workload)?;
     let path = format!("/api/v1/namespaces/{}/pods", task.namespace());
     let mut pods = task.cluster.list(&Call::get(path, "list pods").with("labelSelector", selector)).await?;
-    pods.retain(|pod| {
-        belongs_to(pod, kind, task.name()) && !is_ending(pod) && text(pod, "/status/phase") == "Running"
-    });
+    pods.retain(|pod| belongs_to(pod, kind, task.name()) && !is_ending(pod) && text(pod, "/status/phase") == "Running");
     pods.sort_by(|a, b| text(a, "/metadata/name").cmp(text(b, "/metadata/name")));
     Ok(pods)
 }
@@ -110,7 +108,8 @@ fn selector_of(workload: &Value) -> Result<String, Fault> {
 
 /// The owner that will start another pod in its place: kind and name.
 pub(super) fn controller_of(pod: &Value) -> Option<(&str, &str)> {
-    let owner = list(pod, "/metadata/ownerReferences").iter().find(|owner| owner.get("controller") == Some(&json!(true)))?;
+    let owner =
+        list(pod, "/metadata/ownerReferences").iter().find(|owner| owner.get("controller") == Some(&json!(true)))?;
     Some((text(owner, "/kind"), text(owner, "/name")))
 }
 
@@ -149,7 +148,10 @@ mod tests {
             { "key": "tier", "operator": "In", "values": ["a", "b"] },
             { "key": "old", "operator": "DoesNotExist" },
         ]);
-        check(json!({ "matchLabels": { "app": "api" }, "matchExpressions": expressions }), Some("app=api,tier in (a,b),!old"));
+        check(
+            json!({ "matchLabels": { "app": "api" }, "matchExpressions": expressions }),
+            Some("app=api,tier in (a,b),!old"),
+        );
         check(json!({}), None);
         check(json!({ "matchExpressions": [{ "key": "a", "operator": "Like" }] }), None);
     }
@@ -163,7 +165,9 @@ mod tests {
                 "ownerReferences": [{ "kind": "ReplicaSet", "name": owner, "controller": true }],
             } })
         };
-        for (owner, hash, own) in [("api-5d8f", "5d8f", true), ("api-canary-5d8f", "5d8f", false), ("api-5d8f", "", false)] {
+        for (owner, hash, own) in
+            [("api-5d8f", "5d8f", true), ("api-canary-5d8f", "5d8f", false), ("api-5d8f", "", false)]
+        {
             assert_eq!(belongs_to(&pod(owner, hash), deployment, "api"), own, "{owner} {hash}");
         }
     }

@@ -1,0 +1,8 @@
+//! The Kubernetes actuator against an API server that answers as a real one does (`rules.rs`), each rule pinned by a test
+//! (`answers.rs`); actions through the real executor and journal (`actions.rs`).
+
+mod actions;
+mod answers;
+mod rules;
+mod server;
+mod world;
