@@ -2,6 +2,7 @@
 
 mod keeper;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,15 +12,15 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, watch};
 
-use crate::act::{self, CarriedOut, Done, Executor};
+use crate::act::{self, CarriedOut, Done, Executor, Naming, Wanted};
 use crate::api::{self, Parts, Shared, WebOptions, Wish};
 use crate::audit::{self, Journal, JournalError, Notifier, RuleAnnotations, Told};
 use crate::clock::Clock;
 use crate::config::{self, Keep, Problem, Settings};
-use crate::cycle::{Cycle, Report, Seen, predict_rules};
+use crate::cycle::{Cycle, Fault, Report, Seen, predict_rules};
 use crate::health::DaySummary;
 use crate::model::{Millis, Timestamp};
-use crate::plan::{Action, Gates, Plan};
+use crate::plan::{Action, Capacity, Gates, Plan};
 use crate::store::{Matcher, Store};
 
 use self::keeper::Keeper;
@@ -263,6 +264,7 @@ impl App {
         let store = self.shared.store.clone();
         let cycle = self.cycle.clone();
         let failures = std::mem::take(&mut *self.shared.failures.lock());
+        let (capacity, faults) = self.ask_clusters(&settings).await;
         let ledger = self.shared.journal.ledger(now);
         let gates = self.gates(&settings, now);
         let expire = {
@@ -279,6 +281,7 @@ impl App {
             }
             let mut cycle = cycle.lock();
             cycle.note_failures(failures);
+            cycle.note_capacity(capacity, faults);
             match seen {
                 Some(seen) => cycle.decide(&settings, seen, ledger, gates, now),
                 None => cycle.run(&store, &settings, ledger, gates, now),
@@ -291,6 +294,28 @@ impl App {
                 None
             }
         }
+    }
+
+    /// What is free in the pools of clusters. Of a cluster that cannot be read nothing is known, so nothing of it is given.
+    async fn ask_clusters(&self, settings: &Settings) -> (Capacity, Vec<Fault>) {
+        let (mut capacity, mut faults) = (Capacity::default(), Vec::new());
+        let executor = self.executor.load_full();
+        for (actuator, wanted) in cluster_pools(settings) {
+            let Some(cluster) = executor.actuators.get(&actuator) else { continue };
+            match cluster.measure(&wanted).await {
+                Ok(told) => {
+                    capacity.pools.extend(told.pools);
+                    capacity.workloads.extend(told.workloads);
+                    capacity.autoscaled.extend(told.autoscaled);
+                }
+                Err(error) => {
+                    let pools: Vec<&str> = wanted.pools.keys().map(String::as_str).collect();
+                    let what = format!("pools of {actuator}: {}", pools.join(", "));
+                    faults.push(Fault { what, why: error.to_string() });
+                }
+            }
+        }
+        (capacity, faults)
     }
 
     fn gates(&self, settings: &Settings, now: Timestamp) -> Gates {
@@ -497,6 +522,29 @@ fn read_settings(file: Option<&std::path::Path>) -> Result<(Settings, Vec<Proble
         Some(file) => config::load(file).map_err(|problems| problems.to_string()),
         None => Ok((config::defaults(), Vec::new())),
     }
+}
+
+/// Actuator → the pools that its cluster tells of, with the names that the rules give to what runs there.
+fn cluster_pools(settings: &Settings) -> BTreeMap<String, Wanted> {
+    let mut names: Vec<Naming> = Vec::new();
+    for rule in predict_rules(settings) {
+        let plain = Naming::plain(&rule.kind);
+        let (namespace, name) = match &rule.target {
+            Some(target) => (target.namespace.clone().unwrap_or_default(), target.name.clone()),
+            None => (plain.namespace, plain.name),
+        };
+        if names.iter().all(|known| known.kind != rule.kind) {
+            names.push(Naming { kind: rule.kind.clone(), by: rule.by.clone(), namespace, name });
+        }
+    }
+    let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
+    for pool in &settings.pools {
+        let Some(cluster) = &pool.cluster else { continue };
+        let of = wanted.entry(cluster.actuator.clone()).or_default();
+        of.pools.insert(pool.name.clone(), cluster.node_selector.clone());
+        of.names.clone_from(&names);
+    }
+    wanted
 }
 
 /// What new series must meet to be stored; anything where everything is kept.

@@ -76,6 +76,7 @@ pub struct Cycle {
     tracks: BTreeMap<ComponentId, HealthTrack>,
     outcomes: Outcomes,
     failures: Vec<Failure>,
+    told_capacity: (Capacity, Vec<Fault>),
     carry: Carry,
 }
 
@@ -109,8 +110,11 @@ impl Cycle {
         quality::note_failures(&mut self.outcomes, settings, &assessments, std::mem::take(&mut self.failures), now);
         quality::resolve(&mut self.outcomes, settings, &assessments, &ledger, now);
 
-        let capacity = capacity::measure(&mut observer, &settings.pools);
-        let faults = std::mem::take(&mut observer.faults);
+        let mut capacity = capacity::measure(&mut observer, &settings.pools);
+        let (told, untold) = std::mem::take(&mut self.told_capacity);
+        capacity::add(&mut capacity, told);
+        let mut faults = std::mem::take(&mut observer.faults);
+        faults.extend(untold);
         Report { faults, ..self.decide(settings, Seen { assessments, capacity }, ledger, gates, now) }
     }
 
@@ -144,6 +148,12 @@ impl Cycle {
     pub fn note_failures(&mut self, failures: Vec<Failure>) {
         let room = FAILURES_MAX.saturating_sub(self.failures.len());
         self.failures.extend(failures.into_iter().take(room));
+    }
+
+    /// Hands in what clusters tell is free in their pools, and what they could not tell: the next pass plans with it, and with
+    /// nothing of it after that.
+    pub fn note_capacity(&mut self, capacity: Capacity, faults: Vec<Fault>) {
+        self.told_capacity = (capacity, faults);
     }
 
     /// Takes over what was known of the rules' predictions before a restart, the oldest summary first.

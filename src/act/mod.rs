@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Millis, Timestamp};
-use crate::plan::{Action, Outcome};
+use crate::plan::{Action, Capacity, Outcome};
 
 mod dry_run;
 mod executor;
@@ -27,7 +27,7 @@ mod webhook;
 
 pub use dry_run::DryRunActuator;
 pub use executor::{CarriedOut, Done, Executor};
-pub use kubernetes::{KubernetesActuator, KubernetesSettings};
+pub use kubernetes::{KubernetesActuator, KubernetesSettings, Naming, Wanted};
 pub use sign::Signer;
 pub use webhook::{WebhookActuator, WebhookBody, WebhookTarget, WebhookWhy};
 
@@ -209,6 +209,11 @@ pub trait Actuator: std::fmt::Debug + Send + Sync {
     /// an outcome, after a restart too. What never began must not begin here.
     fn carry_on<'a>(&'a self, _action: &'a Action, _now: Timestamp) -> BoxFuture<'a, Result<(), ActError>> {
         Box::pin(async { Ok(()) })
+    }
+
+    /// What is free where it acts; nothing where it cannot tell.
+    fn measure<'a>(&'a self, _wanted: &'a Wanted) -> BoxFuture<'a, Result<Capacity, ActError>> {
+        Box::pin(async { Ok(Capacity::default()) })
     }
 
     /// How long it may be tried and waited for.

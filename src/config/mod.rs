@@ -190,7 +190,16 @@ impl Default for Keep {
     }
 }
 
-/// A pool whose capacity is told by PromQL.
+/// A pool of a Kubernetes cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterPool {
+    /// The actuator that reaches the cluster.
+    pub actuator: String,
+    /// The labels of its nodes.
+    pub node_selector: BTreeMap<String, String>,
+}
+
+/// A pool whose capacity is told by PromQL, or by a cluster.
 #[derive(Debug, Clone)]
 pub struct PoolSettings {
     /// Its name, unique.
@@ -203,6 +212,8 @@ pub struct PoolSettings {
     pub node_label: String,
     /// What runs in the pool.
     pub workloads: Vec<WorkloadSettings>,
+    /// The cluster that tells all of that, instead.
+    pub cluster: Option<ClusterPool>,
 }
 
 /// Workloads of one kind in a pool, each an element of the expressions' answers.

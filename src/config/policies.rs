@@ -2,17 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::act::ActuatorKind;
 use crate::model::Millis;
 use crate::plan::{ActionKind, Budget, Constraints, EvictPolicy, Mode, Policy, Rung, Selector, Verify};
 use crate::query::Query;
 
-use super::main_file::{MODES, MainFile, not_yet};
+use super::main_file::{MODES, MainFile};
 use super::problem::Report;
 use super::reader::{Fields, anchored, quoted, suggestion};
 use super::rules::{claim, expression};
 use super::tree::{Kind, Node, Place};
 use super::window::read_windows;
-use super::{PoolSettings, WorkloadSettings};
+use super::{ClusterPool, PoolSettings, WorkloadSettings};
 
 const ACTIONS: [(&str, ActionKind); 5] = [
     ("scale_out", ActionKind::ScaleOut),
@@ -507,9 +508,23 @@ fn read_pool(
         claim(report, names, "pools", "policy/duplicate-pool", &name, n.at);
         Some(name)
     });
-    if fields.key_at("kubernetes").is_some() {
-        not_yet(report, fields, "kubernetes", "tell the pool's `capacity` by PromQL");
-        return None;
+    if let Some(cluster) = fields.get("kubernetes") {
+        for key in ["capacity", "node_label", "workloads"] {
+            if let Some(at) = fields.key_at(key) {
+                let message = format!("`{key}` and `kubernetes` exclude each other");
+                report.error(at, "config/conflict", message, "the cluster tells all of it: keep one of the two");
+            }
+        }
+        let cluster = Some(read_cluster_pool(report, main, cluster)?);
+        let (capacity, used) = (BTreeMap::new(), BTreeMap::new());
+        return Some(PoolSettings {
+            name: name?,
+            capacity,
+            used,
+            node_label: String::new(),
+            workloads: Vec::new(),
+            cluster,
+        });
     }
     let capacity = report.required(fields, "a pool", "capacity").and_then(|n| read_capacity(report, main, n));
     let node_label = match fields.get("node_label") {
@@ -523,7 +538,41 @@ fn read_pool(
         }
     }
     let (capacity, used) = capacity?;
-    Some(PoolSettings { name: name?, capacity, used, node_label: node_label?, workloads })
+    Some(PoolSettings { name: name?, capacity, used, node_label: node_label?, workloads, cluster: None })
+}
+
+/// A pool that a cluster tells of: its nodes, and through which actuator it is asked.
+fn read_cluster_pool(report: &mut Report, main: &MainFile, node: &Node) -> Option<ClusterPool> {
+    let fields = report.fields(node, "`kubernetes`", &["node_selector", "actuator"])?;
+    let node_selector = fields.get("node_selector").map(|n| read_node_selector(report, n)).unwrap_or_default();
+    let clusters: Vec<&str> = main
+        .actuators
+        .iter()
+        .filter(|actuator| matches!(actuator.kind, ActuatorKind::Kubernetes(_)))
+        .map(|actuator| actuator.name.as_str())
+        .collect();
+    if let Some(named) = fields.get("actuator") {
+        let name = report.text(named, "an actuator's name")?;
+        if !main.any_actuator && !clusters.contains(&name.as_str()) {
+            let message = format!("there is no Kubernetes actuator `{name}`");
+            report.error(named.at, "policy/unknown-actuator", message, suggestion(&name, &clusters));
+            return None;
+        }
+        return Some(ClusterPool { actuator: name, node_selector });
+    }
+    match clusters[..] {
+        [one] => Some(ClusterPool { actuator: one.to_owned(), node_selector }),
+        [] => {
+            let help = "add it to the main file: `actuators: { cluster: { kubernetes: {} } }`";
+            report.error(node.at, "policy/no-cluster", "there is no Kubernetes actuator to ask", help);
+            None
+        }
+        _ => {
+            let help = format!("name one: `actuator: {}`", clusters[0]);
+            report.error(node.at, "policy/no-cluster", "there are several Kubernetes actuators to ask", help);
+            None
+        }
+    }
 }
 
 type Expressions = BTreeMap<String, Query>;

@@ -12,15 +12,22 @@ use crate::query::Query;
 /// Measures every pool.
 pub(super) fn measure(observer: &mut Observer<'_>, pools: &[PoolSettings]) -> Capacity {
     let mut capacity = Capacity::default();
-    for pool in pools {
+    for pool in pools.iter().filter(|pool| pool.cluster.is_none()) {
         capacity.pools.insert(pool.name.clone(), nodes(observer, pool));
         for workload in &pool.workloads {
             capacity.workloads.extend(workloads(observer, pool, workload));
         }
     }
+    capacity
+}
+
+/// Adds what clusters tell of.
+pub(super) fn add(capacity: &mut Capacity, told: Capacity) {
+    capacity.pools.extend(told.pools);
+    capacity.workloads.extend(told.workloads);
+    capacity.autoscaled.extend(told.autoscaled);
     capacity.workloads.sort_by(|a, b| a.component.cmp(&b.component));
     capacity.workloads.dedup_by(|a, b| a.component == b.component);
-    capacity
 }
 
 fn nodes(observer: &mut Observer<'_>, pool: &PoolSettings) -> Vec<Node> {

@@ -1,6 +1,6 @@
 //! What is free to give, as it comes from Kubernetes or from PromQL.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -46,4 +46,7 @@ pub struct Capacity {
     pub pools: BTreeMap<String, Vec<Node>>,
     /// What runs where, sorted by component.
     pub workloads: Vec<Workload>,
+    /// Components whose replicas an autoscaler sets: another number than ours there is no sign that somebody took it over.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub autoscaled: BTreeSet<String>,
 }

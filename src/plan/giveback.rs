@@ -158,6 +158,8 @@ impl<'a> Planner<'a> {
         }
         let workload: &Workload = self.workloads.get(key)?;
         match &past.action.change {
+            // What is ours of an autoscaler is marked at the autoscaler, and known there.
+            Change::Replicas { .. } if self.input.capacity.autoscaled.contains(key) => None,
             Change::Replicas { to, .. } if workload.replicas != *to => Some(format!(
                 "it has {} replicas now, and {} were set: somebody else changed it",
                 workload.replicas, to

@@ -17,6 +17,7 @@
 //! times (ten for nodes, whose version moves with each heartbeat); one pass evicts at most 100 pods of a node. A refused
 //! right ends an action at its first refusal.
 
+mod capacity;
 mod cluster;
 mod drain;
 mod quantity;
@@ -33,10 +34,11 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::Value;
 
+pub use self::capacity::{Naming, Wanted};
 use self::cluster::{Cluster, Fault};
 use super::{Acceptance, ActError, Actuator, Confirmation, Patience};
 use crate::model::{Millis, Timestamp};
-use crate::plan::{Action, Change};
+use crate::plan::{Action, Capacity, Change};
 
 /// How often a conflict is looked into before the attempt is given up.
 const CONFLICTS_MAX: u32 = 5;
@@ -297,6 +299,11 @@ impl Actuator for KubernetesActuator {
 
     fn carry_on<'a>(&'a self, action: &'a Action, now: Timestamp) -> BoxFuture<'a, Result<(), ActError>> {
         self.go_on(action, now).boxed()
+    }
+
+    fn measure<'a>(&'a self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Capacity, ActError>> {
+        let measured = capacity::measure(&self.cluster, wanted);
+        measured.map(|capacity| capacity.map_err(|fault| self.cluster.error(fault))).boxed()
     }
 
     fn patience(&self) -> Patience {

@@ -199,7 +199,7 @@ impl World {
                 vec![Node { name, allocatable: cores(cpu), used: cores(used), labels: BTreeMap::new() }],
             );
         }
-        let capacity = Capacity { pools, workloads };
+        let capacity = Capacity { pools, workloads, ..Capacity::default() };
         PlanInput { now, assessments, capacity, policies: policies(), ledger, carry, gates }
     }
 
