@@ -5,11 +5,12 @@ export FORESTALL_PARTS ?= $(CURDIR)/target/parts
 # Where the browser of the page's test, and what drives it, is found.
 export FORESTALL_BROWSER ?= $(CURDIR)/target/browser
 
-.PHONY: help run test bench bench-forecast bench-plan lint fmt parts browser toolchain
+.PHONY: help run test mutants bench bench-forecast bench-plan lint fmt parts browser toolchain
 
 help:
 	@echo 'make run    the demo: a simulated fleet with and without forestall, in minutes (ARGS="--seed 2 --once")'
 	@echo 'make test   all tests, with the real Prometheus, Alertmanager and node_exporter and a browser, fetched on first use'
+	@echo 'make mutants  plants one fault after the other in the planner, acting and the journal; a test must fail for each (ARGS="07 24")'
 	@echo 'make bench  remote-write ingestion beside the real Prometheus (ARGS="--series 100000 --rounds 5")'
 	@echo 'make bench-forecast  forecasts beside statsforecast, on made-up series or yours (ARGS="--data FILE --models")'
 	@echo 'make bench-plan  how long a plan takes for 10 000 components on 1000 nodes'
@@ -21,6 +22,9 @@ run: toolchain
 
 test: toolchain parts browser
 	cargo test --locked
+
+mutants: toolchain
+	tests/mutants/run.sh $(ARGS)
 
 bench: toolchain parts
 	cargo bench --locked --bench ingest -- $(ARGS)

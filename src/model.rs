@@ -8,6 +8,7 @@ use std::ops::{Add, Div, Mul, Sub};
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 
 /// The bits of the NaN by which Prometheus says that a series has ended (`model/value/value.go`, `StaleNaN`).
 pub const STALE_MARKER_BITS: u64 = 0x7ff0_0000_0000_0002;
@@ -331,7 +332,8 @@ impl<'de> Deserialize<'de> for Labels {
 /// What can fail and be given resources: a kind and the values of the labels that tell one from another.
 ///
 /// Written `deployment/shop/checkout`: the kind, then the values in the order in which the rule names the labels.
-/// A `/` or `%` inside a value is written `%2F`, `%25`, so that two components never share a name.
+/// A `/` or `%` inside a value is written `%2F`, `%25`, so that two components never share a name; so are characters that
+/// would break a line, move a terminal's cursor or turn the direction of writing: a name is one line wherever it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ComponentId {
     /// What sort of thing it is: `deployment`, `node`, `asg`, `queue`, …
@@ -341,9 +343,10 @@ pub struct ComponentId {
 }
 
 impl ComponentId {
-    /// The component of a series: its values of the labels `by`; an absent label counts as empty.
+    /// The component of a series: its values of the labels `by`; an absent label counts as empty. Of a value of more than
+    /// 1 KiB the beginning stands with a hash of the whole.
     pub fn of(kind: &str, by: &[String], labels: &Labels) -> ComponentId {
-        let labels = by.iter().map(|name| (name.clone(), labels.get(name).unwrap_or("").to_owned())).collect();
+        let labels = by.iter().map(|name| (name.clone(), shortened(labels.get(name).unwrap_or("")))).collect();
         ComponentId { kind: kind.to_owned(), labels }
     }
 
@@ -357,10 +360,44 @@ impl fmt::Display for ComponentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.kind)?;
         for (_, value) in &self.labels {
-            write!(f, "/{}", value.replace('%', "%25").replace('/', "%2F"))?;
+            f.write_str("/")?;
+            write_escaped(f, value)?;
         }
         Ok(())
     }
+}
+
+/// Longer values of a component's labels are shortened, in bytes.
+const COMPONENT_VALUE_BYTES_MAX: usize = 1024;
+
+fn shortened(value: &str) -> String {
+    if value.len() <= COMPONENT_VALUE_BYTES_MAX {
+        return value.to_owned();
+    }
+    let digest = Sha256::digest(value.as_bytes());
+    let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let end = (0..=COMPONENT_VALUE_BYTES_MAX - hash.len() - 3).rev().find(|end| value.is_char_boundary(*end));
+    format!("{}…{hash}", &value[..end.unwrap_or(0)])
+}
+
+fn write_escaped(f: &mut fmt::Formatter<'_>, value: &str) -> fmt::Result {
+    // Hardly any value needs it, and names are written often.
+    if value.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'/')) {
+        return f.write_str(value);
+    }
+    let is_special = |c: char| {
+        let turns_writing = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        matches!(c, '%' | '/') || c.is_control() || turns_writing
+    };
+    for part in value.split_inclusive(is_special) {
+        let special = part.chars().next_back().filter(|c| is_special(*c));
+        let plain = &part[..part.len() - special.map_or(0, char::len_utf8)];
+        f.write_str(plain)?;
+        for byte in part[plain.len()..].bytes() {
+            write!(f, "%{byte:02X}")?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -392,6 +429,25 @@ mod tests {
         let by = ["namespace".to_owned(), "deployment".to_owned()];
         let id = ComponentId::of("deployment", &by, &Labels::new([("namespace", "a/b"), ("deployment", "c")]));
         assert_eq!(id.to_string(), "deployment/a%2Fb/c");
+    }
+
+    #[test]
+    fn a_component_s_name_is_one_line_of_bounded_length() {
+        let of = |value: &str| ComponentId::of("app", &["job".to_owned()], &Labels::new([("job", value)]));
+        for (value, name) in [
+            ("a\nb", "app/a%0Ab"),
+            ("\u{1b}[31mred", "app/%1B[31mred"),
+            ("100%/day", "app/100%25%2Fday"),
+            ("a\u{202e}b\u{85}", "app/a%E2%80%AEb%C2%85"),
+            ("<b>ü</b>", "app/<b>ü<%2Fb>"),
+        ] {
+            assert_eq!(of(value).to_string(), name, "{value:?}");
+        }
+        let long = "ü".repeat(1 << 19);
+        let (one, other) = (of(&long), of(&format!("{long}x")));
+        assert_ne!(one, other, "what is cut off tells them apart all the same");
+        assert!(one.labels[0].1.len() <= 1024 && one.labels[0].1.starts_with("üü"), "{} bytes", one.labels[0].1.len());
+        assert_eq!(of(&"x".repeat(1024)).labels[0].1, "x".repeat(1024));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Once};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::AUTHORIZATION;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 
 use super::sign::read_secret;
@@ -83,7 +84,9 @@ impl ApiClient {
 
     /// Sends, and gives back the first 64 KiB of a 2xx answer's body.
     pub(crate) async fn send(&self, request: RequestBuilder, now: Timestamp) -> Result<Vec<u8>, ActError> {
-        let mut response = request.send().await.map_err(|error| self.broken(error))?;
+        let request = request.build().map_err(|error| self.broken(error))?;
+        let token = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).map(token_of);
+        let mut response = self.client.execute(request).await.map_err(|error| self.broken(error))?;
         let status = response.status();
         let retry_after =
             response.headers().get("retry-after").and_then(|text| read_retry_after(text.to_str().ok()?, now));
@@ -92,7 +95,12 @@ impl ApiClient {
             // An answer that broke off may stand for anything.
             return body.map_err(|error| self.broken(error));
         }
-        let words = cut(&String::from_utf8_lossy(&body.unwrap_or_default()), WORDS_CHARS_MAX);
+        let mut words = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
+        if let Some(token) = token.filter(|token| !token.is_empty()) {
+            // Some say in their answer what they were given.
+            words = words.replace(&token, "…");
+        }
+        let words = cut(&words, WORDS_CHARS_MAX);
         let reason = match (status.is_redirection(), words.is_empty()) {
             (true, _) => format!("{status}: redirects are not followed, configure the address it leads to"),
             (false, true) => status.to_string(),
@@ -140,6 +148,11 @@ impl ApiClient {
             false => self.unanswered(words_of(error)),
         }
     }
+}
+
+/// The secret in an `Authorization` header's value.
+fn token_of(value: &str) -> String {
+    value.split_once(' ').map_or(value, |(_, token)| token).trim().to_owned()
 }
 
 /// An address that may be called: `http` or `https`, with a host that is not forbidden where it is an IP address

@@ -183,6 +183,7 @@ fn breakers_latches_and_offers_outlive_a_restart_and_streaks_do_not() {
         waiting: [("deployment/a".to_owned(), offer("w1"))].into(),
         withheld: [("deployment/e".to_owned(), withheld)].into(),
         heard: [("deployment".to_owned(), ["deployment/a".to_owned()].into())].into(),
+        ..Carry::default()
     };
     let plan = Plan { at: NOW, carry: carry.clone(), ..Plan::default() };
     let after = restarted(|journal| {

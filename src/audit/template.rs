@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use minijinja::{Environment, context};
 
+use crate::act::cut;
 use crate::model::{Labels, Millis};
 
 /// Longer templates are not rendered.
@@ -11,6 +12,9 @@ const TEMPLATE_BYTES_MAX: usize = 16 * 1024;
 
 /// No more of a text is kept.
 const TEXT_CHARS_MAX: usize = 4096;
+
+/// No more of a label's value is put in.
+const LABEL_CHARS_MAX: usize = 500;
 
 /// How many instructions a text may take (about 64 bytes of memory each at most).
 const FUEL: u64 = 20_000;
@@ -27,8 +31,8 @@ pub struct TemplateValues {
 }
 
 /// A template's text. `$labels.x`, `$value`, `$probability` and `$eta` stand for their values, `humanizePercentage`
-/// and `humanizeDuration` are there as filters; an absent label is empty. Values are put in as they are: who shows
-/// the text escapes it.
+/// and `humanizeDuration` are there as filters; an absent label is empty. Values of labels are put in as one line of at most
+/// 500 characters, otherwise as they are: who shows the text escapes it.
 ///
 /// A template that cannot be rendered stays as it was written, and the log says why.
 pub fn render(template: &str, values: &TemplateValues) -> String {
@@ -52,7 +56,7 @@ fn try_render(template: &str, values: &TemplateValues) -> Result<String, String>
     environment.add_filter("humanizePercentage", humanize_percentage);
     environment.add_filter("humanizeDuration", |seconds: f64| duration_text(seconds * 1000.0));
     let labels: BTreeMap<String, String> =
-        values.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        values.labels.iter().map(|(name, value)| (name.to_owned(), cut(value, LABEL_CHARS_MAX))).collect();
     let eta = values.eta.map_or("unknown".to_owned(), |eta| rounded(eta).to_string());
     let context = context! { labels, value => values.probability, probability => values.probability, eta };
     let text = environment.render_str(&without_dollars(template), context).map_err(|error| format!("{error:#}"))?;

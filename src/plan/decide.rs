@@ -1,6 +1,7 @@
 //! The way of a plan, in order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::zip;
 
 use sha2::{Digest, Sha256};
 
@@ -20,7 +21,8 @@ const SHOWS_AFTER: Millis = Millis(15 * Millis::MINUTE.0);
 
 /// Makes the plan.
 pub fn plan(input: &PlanInput) -> Plan {
-    let mut planner = Planner::new(input);
+    let names = Names::of(input);
+    let mut planner = Planner::new(input, &names);
     planner.judge_earlier_actions();
     planner.count_what_is_under_way();
     planner.reserve_what_is_under_way();
@@ -36,10 +38,26 @@ pub fn plan(input: &PlanInput) -> Plan {
     planner.finish(&candidates)
 }
 
+/// Components as they are written, in the order of the input's lists: written once, since there are many.
+#[derive(Debug)]
+struct Names {
+    assessments: Vec<String>,
+    workloads: Vec<String>,
+}
+
+impl Names {
+    fn of(input: &PlanInput) -> Names {
+        Names {
+            assessments: input.assessments.iter().map(|assessment| assessment.component.to_string()).collect(),
+            workloads: input.capacity.workloads.iter().map(|workload| workload.component.to_string()).collect(),
+        }
+    }
+}
+
 /// A component that some policy is for.
 #[derive(Debug)]
 pub(super) struct Candidate<'a> {
-    pub(super) key: String,
+    pub(super) key: &'a str,
     pub(super) assessment: &'a Assessment,
     /// Index of the first policy that matches.
     pub(super) policy: usize,
@@ -75,17 +93,18 @@ pub(super) struct Planner<'a> {
     /// By expected loss, then time to breach, then name.
     candidates: Vec<Candidate<'a>>,
     /// All assessments by component.
-    pub(super) assessed: BTreeMap<String, &'a Assessment>,
-    pub(super) workloads: BTreeMap<String, &'a Workload>,
+    pub(super) assessed: BTreeMap<&'a str, &'a Assessment>,
+    pub(super) workloads: BTreeMap<&'a str, &'a Workload>,
     pub(super) past: Past<'a>,
     pub(super) experience: Experience,
     pub(super) times: ActuationTimes,
     /// The gate that stops everything, if one does.
     pub(super) shut: Option<Refusal>,
-    pub(super) streaks: BTreeMap<String, Streak>,
+    /// By the candidates' ranks.
+    streaks: Vec<Streak>,
     pub(super) breakers: BTreeMap<String, Breaker>,
     /// Kind → its components that are not silent.
-    heard: BTreeMap<String, BTreeSet<String>>,
+    heard: BTreeMap<&'a str, Vec<&'a str>>,
     pub(super) room: Room,
     pub(super) victims: Victims<'a>,
     /// Per policy: how many components it is for.
@@ -100,51 +119,51 @@ pub(super) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(input: &'a PlanInput) -> Planner<'a> {
-        let assessed = by_component(&input.assessments);
-        let candidates = candidates(input, &assessed);
+    fn new(input: &'a PlanInput, names: &'a Names) -> Planner<'a> {
+        let assessed = by_component(&names.assessments, &input.assessments);
+        let mut candidates = candidates(input, &assessed);
         let kinds = kinds(input, &assessed, &candidates);
+        rank(&mut candidates);
         let nodes_at_risk = assessed.values().filter(|a| a.component.kind == "node" && gates::is_at_risk(a));
         let nodes_at_risk: BTreeSet<&str> = nodes_at_risk.map(|node| name_of(node)).collect();
         let room = Room::of(&input.capacity, &nodes_at_risk);
         let past = Past::of(&input.ledger);
+        let named = names.workloads.iter().map(String::as_str);
+        let mut workloads: Vec<(&str, &Workload)> = zip(named, &input.capacity.workloads).collect();
+        workloads.sort_by_key(|(key, _)| *key);
         let mut spared = busy(&past, input.now);
         // What nothing is known of may be in trouble itself: it is not the one to take from.
         let silent = |assessment: &Assessment| gates::is_silent(assessment, &input.gates, input.now);
-        spared.extend(assessed.iter().filter(|(_, assessment)| silent(assessment)).map(|(key, _)| key.clone()));
-        let victims = Victims::of(&input.capacity, &room, &assessed, &spared);
+        spared.extend(assessed.iter().filter(|(_, assessment)| silent(assessment)).map(|(key, _)| *key));
+        let victims = Victims::of(&workloads, &room, &assessed, &spared);
         let mut groups = vec![0; input.policies.len()];
-        let mut streaks = BTreeMap::new();
-        for candidate in &candidates {
-            groups[candidate.policy] += 1;
-            let last = input.carry.streaks.get(&candidate.key).cloned().unwrap_or_default();
-            let policy = &input.policies[candidate.policy];
-            let drawn = || gates::draws_holdout(policy, candidate.assessment, input.now);
-            let next = last.next(policy, candidate.probability, drawn);
-            streaks.insert(candidate.key.clone(), next);
-        }
-        let workloads = input.capacity.workloads.iter().map(|w| (w.component.to_string(), w)).collect();
+        candidates.iter().for_each(|candidate| groups[candidate.policy] += 1);
         Planner {
             now: input.now,
             shut: gates::shut(&input.gates, input.carry.at, input.now),
             breakers: gates::next_breakers(&input.carry.breakers, &kinds, &input.gates, input.now),
-            heard: kinds.into_iter().map(|(kind, state)| (kind.to_owned(), state.heard)).collect(),
+            heard: kinds.into_iter().map(|(kind, state)| (kind, state.heard)).collect(),
             plan: Draft { carry: carry_over(input), ..Draft::default() },
             experience: Experience::of(&past),
             times: ActuationTimes::of(&input.ledger),
             spent: input.policies.iter().map(|policy| vec![0; policy.budgets.len()]).collect(),
             open: vec![BTreeSet::new(); input.policies.len()],
             touched: BTreeSet::new(),
+            victims,
+            workloads: workloads.into_iter().collect(),
+            streaks: candidates.iter().map(|candidate| next_streak(input, candidate)).collect(),
             candidates,
             assessed,
-            workloads,
             past,
-            streaks,
             room,
-            victims,
             groups,
             input,
         }
+    }
+
+    /// How a candidate stands to its policy's levels.
+    pub(super) fn streak(&self, candidate: &Candidate<'_>) -> &Streak {
+        &self.streaks[candidate.rank]
     }
 
     pub(super) fn policy(&self, candidate: &Candidate<'_>) -> &'a Policy {
@@ -177,7 +196,7 @@ impl<'a> Planner<'a> {
                 continue;
             }
             let key = past.action.target.component.to_string();
-            let Some(workload) = self.workloads.get(&key) else { continue };
+            let Some(workload) = self.workloads.get(key.as_str()) else { continue };
             let missing = super::ladder::missing(&past.action.change, workload);
             let constraints = super::Constraints { avoid_at_risk: false, ..super::Constraints::default() };
             let placed = missing.and_then(|change| self.demand(&change, workload, &constraints).ok().flatten());
@@ -198,14 +217,14 @@ impl<'a> Planner<'a> {
     /// Whether a component has entered; nothing where it is not worth a word.
     fn entry(&self, candidate: &Candidate<'_>) -> Option<Result<(), Refusal>> {
         let policy = self.policy(candidate);
-        let streak = &self.streaks[&candidate.key];
+        let streak = self.streak(candidate);
         let Some(probability) = candidate.probability else {
             return streak.entered.then(|| Err(self.blind(candidate.assessment)));
         };
         if probability < policy.exit_below && !streak.entered {
             return None;
         }
-        let offered = self.plan.carry.waiting.contains_key(&candidate.key);
+        let offered = self.plan.carry.waiting.contains_key(candidate.key);
         if streak.entered && (probability >= policy.enter_above || (offered && probability >= policy.exit_below)) {
             return Some(Ok(()));
         }
@@ -255,7 +274,7 @@ impl<'a> Planner<'a> {
     fn commit(&mut self, candidate: &Candidate<'a>, choice: Choice) {
         let policy = self.policy(candidate);
         let kind = policy.ladder[choice.rung].action;
-        let offered = self.plan.carry.waiting.remove(&candidate.key);
+        let offered = self.plan.carry.waiting.remove(candidate.key);
         let mut actions = self.actions(candidate, &choice);
         if let Some(offered) = offered.filter(|offered| same_proposal(offered, &actions)) {
             actions = offered;
@@ -273,7 +292,7 @@ impl<'a> Planner<'a> {
                 let detail = format!("{id} waits for a person; {}", choice.arithmetic);
                 let when = format!("a person approves {id}, before {}", offered_at + policy.offer_lasts());
                 self.decline(candidate, Refusal::new(Reason::Approval, detail, when).of(kind));
-                self.plan.carry.waiting.insert(candidate.key.clone(), actions.clone());
+                self.plan.carry.waiting.insert(candidate.key.to_owned(), actions.clone());
                 self.plan.waiting.append(&mut actions);
             }
             Mode::Approve | Mode::Act => {
@@ -299,34 +318,35 @@ impl<'a> Planner<'a> {
         self.room.close(&choice.closes);
         let victims: BTreeSet<usize> = choice.taken.iter().map(|one| one.victim).collect();
         for victim in victims {
-            self.victims.all[victim].touched = true;
-            self.touched.insert(self.victims.all[victim].key.clone());
+            self.victims.touch(victim, &self.room);
+            self.touched.insert(self.victims.all[victim].key.to_owned());
         }
-        self.victims.touch(&candidate.key);
-        self.touched.insert(candidate.key.clone());
+        self.victims.touch_component(candidate.key, &self.room);
+        self.touched.insert(candidate.key.to_owned());
         let budgets = self.input.policies[candidate.policy].budgets.iter();
         for (spent, budget) in self.spent[candidate.policy].iter_mut().zip(budgets) {
             *spent += actions.iter().filter(|action| budget.counts(action.kind)).count();
         }
-        self.open[candidate.policy].insert(candidate.key.clone());
+        self.open[candidate.policy].insert(candidate.key.to_owned());
     }
 
-    fn finish(mut self, candidates: &[Candidate<'_>]) -> Plan {
+    fn finish(self, candidates: &[Candidate<'_>]) -> Plan {
         let usage = self.usage();
         let mut carry = self.plan.carry;
         carry.at = Some(self.now);
         carry.breakers = self.breakers;
-        carry.heard = self.heard;
+        let owned = |keys: Vec<&str>| keys.into_iter().map(str::to_owned).collect();
+        carry.heard = self.heard.into_iter().map(|(kind, keys)| (kind.to_owned(), owned(keys))).collect();
         let entered: BTreeMap<&str, &Policy> = candidates
             .iter()
-            .filter(|candidate| self.streaks.get(&candidate.key).is_some_and(|streak| streak.entered))
-            .map(|candidate| (candidate.key.as_str(), &self.input.policies[candidate.policy]))
+            .filter(|candidate| self.streaks[candidate.rank].entered)
+            .map(|candidate| (candidate.key, &self.input.policies[candidate.policy]))
             .collect();
         let policies = &self.input.policies;
         // Of what is not assessed now (nothing is, right after a start) nothing new is known: how it stood goes on.
         let before = |key: &String| {
             let streak = self.input.carry.streaks.get(key).filter(|streak| streak.entered);
-            streak.filter(|_| !self.assessed.contains_key(key))
+            streak.filter(|_| !self.assessed.contains_key(key.as_str()))
         };
         carry.waiting.retain(|key, _| entered.contains_key(key.as_str()) || before(key).is_some());
         carry.withheld.retain(|key, withheld| {
@@ -336,15 +356,16 @@ impl<'a> Planner<'a> {
         });
         let offered = carry.waiting.keys().chain(carry.withheld.keys());
         let unseen: Vec<_> = offered.filter_map(|key| Some((key.clone(), before(key)?.clone()))).collect();
-        self.streaks.extend(unseen);
         let under_action: BTreeSet<String> = self
             .past
             .all()
             .filter(|past| past.is_in_force() || past.is_under_way(self.now))
             .map(|past| past.action.target.component.to_string())
             .collect();
-        self.streaks.retain(|key, streak| streak.entered || streak.above > 0 || under_action.contains(key));
-        carry.streaks = self.streaks;
+        let kept = zip(candidates, self.streaks)
+            .filter(|(candidate, streak)| streak.entered || streak.above > 0 || under_action.contains(candidate.key))
+            .map(|(candidate, streak)| (candidate.key.to_owned(), streak));
+        carry.streaks = kept.chain(unseen).collect();
         Plan {
             at: self.now,
             actions: self.plan.actions,
@@ -401,29 +422,44 @@ pub(super) fn finite(number: f64) -> f64 {
 }
 
 /// Assessments by component; of two for one component the one with the larger loss counts.
-fn by_component(assessments: &[Assessment]) -> BTreeMap<String, &Assessment> {
-    let mut sorted: Vec<&Assessment> = assessments.iter().collect();
-    sorted.sort_by(|a, b| finite(a.expected_loss).total_cmp(&finite(b.expected_loss)).then(a.at.cmp(&b.at)));
-    sorted.into_iter().map(|assessment| (assessment.component.to_string(), assessment)).collect()
+fn by_component<'a>(names: &'a [String], assessments: &'a [Assessment]) -> BTreeMap<&'a str, &'a Assessment> {
+    let mut sorted: Vec<(&str, &Assessment)> = zip(names.iter().map(String::as_str), assessments).collect();
+    sorted.sort_by(|(name, a), (other, b)| {
+        name.cmp(other).then_with(|| finite(a.expected_loss).total_cmp(&finite(b.expected_loss))).then(a.at.cmp(&b.at))
+    });
+    // Of those with one key a map keeps the last.
+    sorted.into_iter().collect()
 }
 
-fn candidates<'a>(input: &'a PlanInput, assessed: &BTreeMap<String, &'a Assessment>) -> Vec<Candidate<'a>> {
+/// All candidates by key.
+fn candidates<'a>(input: &'a PlanInput, assessed: &BTreeMap<&'a str, &'a Assessment>) -> Vec<Candidate<'a>> {
     let matchers: Vec<Matcher<'_>> = input.policies.iter().map(|policy| Matcher::new(&policy.selector)).collect();
-    let mut candidates: Vec<Candidate<'a>> = Vec::new();
+    let mut candidates: Vec<Candidate<'a>> = Vec::with_capacity(assessed.len());
     for (key, assessment) in assessed {
         let Some(policy) = matchers.iter().position(|matcher| matcher.matches(assessment)) else { continue };
         let probability = gates::fresh_probability(assessment, &input.gates, input.now);
-        candidates.push(Candidate { key: key.clone(), assessment, policy, probability, rank: 0 });
+        candidates.push(Candidate { key, assessment, policy, probability, rank: 0 });
     }
+    candidates
+}
+
+/// Sorts candidates, which come by key: by expected loss, then time to breach, then key.
+fn rank(candidates: &mut [Candidate<'_>]) {
     let eta = |candidate: &Candidate<'_>| candidate.assessment.eta.q10.unwrap_or(Millis(i64::MAX));
+    // A stable sort.
     candidates.sort_by(|a, b| {
-        finite(b.assessment.expected_loss)
-            .total_cmp(&finite(a.assessment.expected_loss))
-            .then(eta(a).cmp(&eta(b)))
-            .then_with(|| a.key.cmp(&b.key))
+        finite(b.assessment.expected_loss).total_cmp(&finite(a.assessment.expected_loss)).then(eta(a).cmp(&eta(b)))
     });
     candidates.iter_mut().enumerate().for_each(|(rank, candidate)| candidate.rank = rank);
-    candidates
+}
+
+fn next_streak(input: &PlanInput, candidate: &Candidate<'_>) -> Streak {
+    let policy = &input.policies[candidate.policy];
+    let drawn = || gates::draws_holdout(policy, candidate.assessment, input.now);
+    match input.carry.streaks.get(candidate.key) {
+        Some(last) => last.next(policy, candidate.probability, drawn),
+        None => Streak::default().next(policy, candidate.probability, drawn),
+    }
 }
 
 /// The node that a component of kind `node` is.
@@ -432,32 +468,33 @@ fn name_of(node: &Assessment) -> &str {
 }
 
 /// Components that we changed just now or are changing: nothing is taken from them.
-fn busy(past: &Past<'_>, now: Timestamp) -> BTreeSet<String> {
+fn busy<'p>(past: &'p Past<'_>, now: Timestamp) -> BTreeSet<&'p str> {
     let is_busy = |key: &str| {
         past.on(key).iter().any(|earlier| earlier.is_under_way(now))
             || past.last_touch(key).is_some_and(|last| now - last.action.decided_at < super::limits::OPPOSITE)
     };
-    past.by_component.keys().filter(|key| is_busy(key)).cloned().collect()
+    past.by_component.keys().map(String::as_str).filter(|key| is_busy(key)).collect()
 }
 
 /// What each kind is counted with for its breaker: at risk is also what is at or above the entry level of its policy.
+/// Candidates come by key.
 fn kinds<'a>(
     input: &PlanInput,
-    assessed: &BTreeMap<String, &'a Assessment>,
-    candidates: &[Candidate<'_>],
-) -> BTreeMap<&'a str, KindState> {
-    let has_entered = |candidate: &&Candidate<'_>| {
-        candidate.probability.is_some_and(|p| p >= input.policies[candidate.policy].enter_above)
-    };
-    let mut at_risk: BTreeSet<&str> = candidates.iter().filter(has_entered).map(|c| c.key.as_str()).collect();
-    at_risk.extend(assessed.iter().filter(|(_, a)| gates::is_at_risk(a)).map(|(key, _)| key.as_str()));
-    let mut kinds: BTreeMap<&str, KindState> = BTreeMap::new();
+    assessed: &BTreeMap<&'a str, &'a Assessment>,
+    candidates: &[Candidate<'a>],
+) -> BTreeMap<&'a str, KindState<'a>> {
+    let mut candidates = candidates.iter().peekable();
+    let mut kinds: BTreeMap<&str, KindState<'a>> = BTreeMap::new();
     for (key, assessment) in assessed {
+        let candidate = candidates.next_if(|candidate| candidate.key == *key);
+        let has_entered = candidate.is_some_and(|candidate| {
+            candidate.probability.is_some_and(|p| p >= input.policies[candidate.policy].enter_above)
+        });
         let kind = kinds.entry(&assessment.component.kind).or_default();
-        kind.at_risk += usize::from(at_risk.contains(key.as_str()));
+        kind.at_risk += usize::from(has_entered || gates::is_at_risk(assessment));
         kind.known += usize::from(gates::fresh_probability(assessment, &input.gates, input.now).is_some());
         if !gates::is_silent(assessment, &input.gates, input.now) {
-            kind.heard.insert(key.clone());
+            kind.heard.push(key);
         }
     }
     for (kind, before) in &input.carry.heard {

@@ -5,20 +5,28 @@
 //!
 //! Where it is not known on which of several nodes a workload runs, nothing is taken from it: it could be in vain. An
 //! eviction says by how many replicas a workload shrinks; which of them go is up to its controller and the actuator.
+//!
+//! What one more slot costs at least on each node, whoever asks, is kept in order ([`Bounds`]). A search works out the exact
+//! cost only of nodes whose bound is no worse than the best cost it knows, so it finds what a look at all of them would.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::Workload;
 use super::decide::finite;
-use super::room::{Demand, Freed, Room, Row, Site};
+use super::room::{Demand, Freed, Ground, Room, Row, Site, TABLES_MAX, TableKey, table_key};
 use super::size;
-use super::{Capacity, Workload};
+use super::words::whole;
 use crate::health::Assessment;
+
+/// A bound is reckoned as if this share less was wanted: sums in another order round otherwise.
+const BOUND_SLACK: f64 = 1e-6;
 
 /// A workload of which something could be taken.
 #[derive(Debug)]
 pub(super) struct Victim<'a> {
     pub(super) workload: &'a Workload,
-    pub(super) key: String,
+    pub(super) key: &'a str,
     /// Its own expected loss.
     pub(super) loss: f64,
     /// How much its failure would hurt.
@@ -30,7 +38,7 @@ pub(super) struct Victim<'a> {
     /// Of those, replicas that it does not need for what is foreseen of it.
     spare: u32,
     /// It was given to or taken from just now or in this plan.
-    pub(super) touched: bool,
+    touched: bool,
 }
 
 /// All victims, of the lowest priority first, and where they run.
@@ -41,7 +49,27 @@ pub(super) struct Victims<'a> {
     on_nodes: BTreeMap<&'a str, Vec<Vec<(usize, u32)>>>,
     /// Pool → victims with replicas beyond their minimum, in the order of `all`.
     may_shrink: BTreeMap<&'a str, Vec<usize>>,
-    by_key: BTreeMap<String, usize>,
+    /// Only asked, never walked through.
+    by_key: HashMap<&'a str, usize>,
+    /// Pool → nodes on which a victim was touched in this plan, in that order.
+    changed: BTreeMap<&'a str, Vec<usize>>,
+    bounds: RefCell<BTreeMap<TableKey, Bounds>>,
+}
+
+/// What a choice of replicas on a node is chosen by: the highest priority among them, how many they are, whether the node
+/// is none to fill first, the node.
+type Cost = (i64, usize, bool, usize);
+
+/// The least that one more slot of one size costs on each node of a ground, whoever asks.
+#[derive(Debug, Default)]
+struct Bounds {
+    /// How many of the pool's changes in room are in it, and …
+    seen_room: Option<usize>,
+    /// … how many of those in what may be taken.
+    seen_touched: usize,
+    /// Per node of the pool; nothing where all that may be taken does not make one more slot.
+    of: Vec<Option<Cost>>,
+    order: BTreeSet<Cost>,
 }
 
 /// One replica taken from a victim on a node.
@@ -53,18 +81,19 @@ pub(super) struct Taken {
 
 impl<'a> Victims<'a> {
     /// `assessed` tells a workload's own expected loss, impact and need; `busy` are components that must not be taken
-    /// from now.
+    /// from now. Workloads come by key.
     pub(super) fn of(
-        capacity: &'a Capacity,
+        workloads: &[(&'a str, &'a Workload)],
         room: &Room,
-        assessed: &BTreeMap<String, &Assessment>,
-        busy: &BTreeSet<String>,
+        assessed: &BTreeMap<&str, &Assessment>,
+        busy: &BTreeSet<&str>,
     ) -> Victims<'a> {
-        let mut all: Vec<Victim<'a>> = Vec::new();
+        let mut all: Vec<Victim<'a>> = Vec::with_capacity(workloads.len());
         let mut scales: BTreeMap<&str, Row> = BTreeMap::new();
-        for workload in &capacity.workloads {
-            let key = workload.component.to_string();
-            let assessment = assessed.get(&key).copied();
+        let mut assessed = assessed.iter().peekable();
+        for (key, workload) in workloads.iter().copied() {
+            while assessed.next_if(|(other, _)| **other < key).is_some() {}
+            let assessment = assessed.peek().filter(|(other, _)| **other == key).map(|(_, assessment)| **assessment);
             let loss = assessment.map_or(0.0, |a| finite(a.expected_loss));
             let impact = assessment.map_or(0.0, |a| finite(a.impact).clamp(0.0, 1.0));
             let size = room.row(&workload.per_replica);
@@ -73,41 +102,113 @@ impl<'a> Victims<'a> {
             let left = workload.replicas.saturating_sub(workload.replicas_min);
             let needed = assessment.map_or(0, |a| size::replicas_needed(a, workload.replicas));
             let spare = workload.replicas.saturating_sub(needed).min(left);
-            let touched = busy.contains(&key);
+            let touched = busy.contains(key);
             all.push(Victim { workload, key, loss, impact, size, weight, left, spare, touched });
         }
+        // A stable sort: those that are alike stay in the order of their keys.
         all.sort_by(|a, b| {
             (a.workload.priority.cmp(&b.workload.priority))
                 .then(a.loss.total_cmp(&b.loss))
                 .then(b.weight.total_cmp(&a.weight))
-                .then_with(|| a.key.cmp(&b.key))
         });
-        let mut on_nodes: BTreeMap<&str, Vec<Vec<(usize, u32)>>> = BTreeMap::new();
-        let mut may_shrink: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (index, victim) in all.iter().enumerate().filter(|(_, victim)| victim.left > 0) {
-            may_shrink.entry(&victim.workload.pool).or_default().push(index);
-            let Some(pool) = room.pool(&victim.workload.pool) else { continue };
-            let nodes = on_nodes.entry(&victim.workload.pool).or_insert_with(|| vec![Vec::new(); pool.nodes.len()]);
-            if let [_] = pool.nodes[..] {
-                // A whole pool seen as one node: whatever runs in it runs there.
-                nodes[0].push((index, victim.workload.replicas));
-                continue;
-            }
-            for (name, replicas) in &victim.workload.on_nodes {
-                if let Ok(node) = pool.nodes.binary_search_by(|node| node.name.cmp(name)) {
-                    nodes[node].push((index, *replicas));
-                }
-            }
+        let mut victims = Victims {
+            by_key: all.iter().enumerate().map(|(index, victim)| (victim.key, index)).collect(),
+            all,
+            on_nodes: BTreeMap::new(),
+            may_shrink: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            bounds: RefCell::default(),
+        };
+        victims.place(room);
+        victims
+    }
+
+    /// Notes where the victims run.
+    fn place(&mut self, room: &Room) {
+        for (index, victim) in self.all.iter().enumerate().filter(|(_, victim)| victim.left > 0) {
+            let workload: &'a Workload = victim.workload;
+            self.may_shrink.entry(&workload.pool).or_default().push(index);
+            let Some(pool) = room.pool(&workload.pool) else { continue };
+            let nodes = self.on_nodes.entry(&workload.pool).or_insert_with(|| vec![Vec::new(); pool.nodes.len()]);
+            runs_on(workload, room, |node, replicas| nodes[node].push((index, replicas)));
         }
-        let by_key = all.iter().enumerate().map(|(index, victim)| (victim.key.clone(), index)).collect();
-        Victims { all, on_nodes, may_shrink, by_key }
+    }
+
+    /// Nothing more is taken from a victim in this plan.
+    pub(super) fn touch(&mut self, victim: usize, room: &Room) {
+        let victim = &mut self.all[victim];
+        if !std::mem::replace(&mut victim.touched, true) {
+            let changed = self.changed.entry(&victim.workload.pool).or_default();
+            runs_on(victim.workload, room, |node, _| changed.push(node));
+        }
     }
 
     /// Nothing more is taken from a component in this plan.
-    pub(super) fn touch(&mut self, key: &str) {
+    pub(super) fn touch_component(&mut self, key: &str, room: &Room) {
         if let Some(victim) = self.by_key.get(key) {
-            self.all[*victim].touched = true;
+            self.touch(*victim, room);
         }
+    }
+
+    /// Brings the bounds of a size up to date.
+    fn refresh(&self, bounds: &mut Bounds, room: &Room, ground: &Ground, size: &[f64]) {
+        let Some(pool) = room.pool(ground.pool()) else { return };
+        let touched = self.changed.get(ground.pool()).map_or(&[][..], Vec::as_slice);
+        let mut set = |node: usize| {
+            let bound = self.bound(room, ground, node, size);
+            let before = std::mem::replace(&mut bounds.of[node], bound);
+            if before != bound {
+                before.map(|before| bounds.order.remove(&before));
+                bounds.order.extend(bound);
+            }
+        };
+        match bounds.seen_room {
+            Some(seen) => {
+                let news = pool.changed[seen..].iter().chain(&touched[bounds.seen_touched..]).copied();
+                news.filter(|node| ground.allows(*node)).for_each(&mut set);
+            }
+            None => ground.nodes().iter().copied().for_each(&mut set),
+        }
+        (bounds.seen_room, bounds.seen_touched) = (Some(pool.changed.len()), touched.len());
+    }
+
+    /// The least that one more slot costs on a node, with a little to spare for rounding: all that runs there and may be
+    /// taken by someone, of the lowest priorities that are enough together; of those, as many as the largest would be.
+    fn bound(&self, room: &Room, ground: &Ground, node: usize, size: &[f64]) -> Option<Cost> {
+        let here = self.on_nodes.get(ground.pool())?.get(node)?;
+        let measured = &room.pool(ground.pool())?.measured;
+        let none = Freed::new();
+        let wanted = times(size, room.slots_on(ground, node, size, &none).saturating_add(1));
+        let free = room.free(ground, node, &none);
+        let mut missing: Row =
+            free.iter().zip(&wanted).map(|(free, wanted)| wanted - free - wanted * BOUND_SLACK).collect();
+        for (resource, amount) in missing.iter_mut().enumerate() {
+            *amount = if measured[resource] && wanted[resource] > 0.0 { *amount } else { 0.0 };
+        }
+        let mut rest = missing.clone();
+        let mut largest = vec![0.0; size.len()];
+        let mut enough: Option<i64> = None;
+        for (victim, replicas) in here {
+            let victim = &self.all[*victim];
+            if enough.is_some_and(|priority| victim.workload.priority > priority) {
+                break;
+            }
+            if victim.touched {
+                continue;
+            }
+            let gives = f64::from(victim.left.min(*replicas));
+            rest.iter_mut().zip(&victim.size).for_each(|(rest, size)| *rest -= size * gives);
+            largest
+                .iter_mut()
+                .zip(&victim.size)
+                .for_each(|(largest, size): (&mut f64, _)| *largest = largest.max(*size));
+            if rest.iter().all(|rest| *rest <= 0.0) {
+                enough = enough.or(Some(victim.workload.priority));
+            }
+        }
+        let pieces = missing.iter().zip(&largest).filter(|(missing, _)| **missing > 0.0);
+        let fewest = pieces.map(|(missing, largest)| whole((missing / largest).ceil())).max().unwrap_or(1);
+        Some((enough?, fewest.max(1) as usize, !ground.is_preferred(node), node))
     }
 
     /// Whether anything of a pool could shrink, was it not for the claim's limits.
@@ -124,12 +225,12 @@ impl<'a> Victims<'a> {
     /// The smallest set of allowed replicas that makes a demand fit; nothing where none does.
     pub(super) fn make_room(&self, room: &Room, site: &Site, demand: &Demand, claim: &Claim<'_>) -> Option<Vec<Taken>> {
         let mut search = Search { victims: self, room, site, claim, taken: Vec::new(), freed: Freed::new() };
-        let found = match demand {
+        let fitting = match demand {
             Demand::Anywhere { pieces, size } => search.free_slots(*pieces, size),
             Demand::OnNodes(needs) => search.free_in_place(needs),
         };
-        found.then(|| {
-            search.put_back_surplus(demand);
+        fitting.map(|fitting| {
+            search.put_back_surplus(demand, fitting);
             search.taken.sort_unstable();
             search.taken
         })
@@ -192,44 +293,48 @@ struct Search<'s, 'a> {
 }
 
 impl Search<'_, '_> {
-    fn free_slots(&mut self, pieces: u32, size: &[f64]) -> bool {
+    /// Takes until so many pieces fit, and says how many then do.
+    fn free_slots(&mut self, pieces: u32, size: &[f64]) -> Option<u64> {
+        let (victims, room, site) = (self.victims, self.room, self.site);
+        let mut fitting = room.slots_in(site, size);
+        let mut all = victims.bounds.borrow_mut();
+        let key = table_key(&site.ground, size);
+        if all.len() >= TABLES_MAX && !all.contains_key(&key) {
+            all.clear();
+        }
+        let bounds =
+            all.entry(key).or_insert_with(|| Bounds { of: vec![None; room.nodes_of(site)], ..Bounds::default() });
+        victims.refresh(bounds, room, &site.ground, size);
+        let affordable = bounds.order.range(..(self.claim.below, 0, false, 0));
+        let mut ahead = affordable.filter(|bound| !site.leaves_out(bound.3)).peekable();
         // Nodes do not depend on one another but for how much a victim may give in all: so what one more slot costs is
         // worked out once per node, and again for the node that was chosen.
-        let mut slots: Vec<u32> = Vec::with_capacity(self.site.nodes.len());
-        for node in &self.site.nodes {
-            slots.push(self.room.slots_on(self.site, *node, size, &self.freed));
-        }
-        let mut fitting: u64 = slots.iter().copied().map(u64::from).sum();
-        let mut options: Vec<Option<Vec<Taken>>> = Vec::with_capacity(slots.len());
-        for (place, node) in self.site.nodes.iter().enumerate() {
-            options.push(self.units_for(*node, &times(size, slots[place].saturating_add(1))));
-        }
+        let mut options: BTreeMap<Cost, Vec<Taken>> = BTreeMap::new();
         while fitting < u64::from(pieces) {
-            let best = options
-                .iter()
-                .enumerate()
-                .filter_map(|(place, units)| {
-                    let shunned = !self.room.is_preferred(self.site, self.site.nodes[place]);
-                    Some((self.cost(units.as_ref()?), shunned, place))
-                })
-                .min();
-            let Some((.., place)) = best else { return false };
-            let node = self.site.nodes[place];
-            let units = options[place].take().unwrap_or_default();
+            while let Some(bound) =
+                ahead.next_if(|bound| options.first_key_value().is_none_or(|(best, _)| *bound < best))
+            {
+                let wanted = times(size, room.slots_on(&site.ground, bound.3, size, &self.freed).saturating_add(1));
+                options.extend(self.option(bound.3, &wanted, &[]));
+            }
+            let ((.., node), units) = options.pop_first()?;
+            let before = room.slots_on(&site.ground, node, size, &self.freed);
             if self.may_take(&units) {
                 self.take(&units);
-                let now = self.room.slots_on(self.site, node, size, &self.freed);
-                fitting += u64::from(now.saturating_sub(slots[place]));
-                slots[place] = now;
             }
-            options[place] = self.units_for(node, &times(size, slots[place].saturating_add(1)));
+            let now = room.slots_on(&site.ground, node, size, &self.freed);
+            fitting = fitting - u64::from(before) + u64::from(now);
+            options.extend(self.option(node, &times(size, now.saturating_add(1)), &self.taken));
         }
-        true
+        Some(fitting)
     }
 
-    /// The lowest priority first, then the fewest replicas; then a preferred node, then the first.
-    fn cost(&self, units: &[Taken]) -> (Option<i64>, usize) {
-        (units.iter().map(|one| self.victims.all[one.victim].workload.priority).max(), units.len())
+    /// What to take on a node until so much is free there, and its cost: the lowest priority first, then the fewest replicas;
+    /// then a preferred node, then the first.
+    fn option(&self, node: usize, wanted: &[f64], taken: &[Taken]) -> Option<(Cost, Vec<Taken>)> {
+        let units = self.units_for(node, wanted, taken)?;
+        let priority = units.iter().map(|one| self.victims.all[one.victim].workload.priority).max()?;
+        Some(((priority, units.len(), !self.site.ground.is_preferred(node), node), units))
     }
 
     /// Whether no victim gives more than it may, with what was taken on other nodes in the meantime.
@@ -241,24 +346,24 @@ impl Search<'_, '_> {
         })
     }
 
-    fn free_in_place(&mut self, needs: &[(usize, Row)]) -> bool {
+    fn free_in_place(&mut self, needs: &[(usize, Row)]) -> Option<u64> {
         for (node, size) in needs {
-            if self.room.slots_on(self.site, *node, size, &self.freed) > 0 {
-                continue;
+            if self.room.slots_on(&self.site.ground, *node, size, &self.freed) == 0 {
+                let units = self.units_for(*node, size, &self.taken)?;
+                self.take(&units);
             }
-            let Some(units) = self.units_for(*node, size) else { return false };
-            self.take(&units);
         }
-        true
+        let fits = |(node, size): &&(usize, Row)| self.room.slots_on(&self.site.ground, *node, size, &self.freed) > 0;
+        Some(needs.iter().filter(fits).count() as u64)
     }
 
-    /// The replicas to take on a node until so much is free there.
-    fn units_for(&self, node: usize, wanted: &[f64]) -> Option<Vec<Taken>> {
-        let here = &self.victims.on_nodes.get(self.site.pool.as_str())?[node];
+    /// The replicas to take on a node, with what was taken already, until so much is free there.
+    fn units_for(&self, node: usize, wanted: &[f64], taken: &[Taken]) -> Option<Vec<Taken>> {
+        let here = &self.victims.on_nodes.get(self.site.pool())?[node];
         // Most nodes have nothing to give; the lists begin with the lowest priority.
         here.first().filter(|(victim, _)| self.victims.all[*victim].workload.priority < self.claim.below)?;
-        let measured = &self.room.pool(&self.site.pool)?.measured;
-        let mut free = self.room.free(self.site, node, &self.freed);
+        let measured = &self.room.pool(self.site.pool())?.measured;
+        let mut free = self.room.free(&self.site.ground, node, &self.freed);
         let mut units: Vec<Taken> = Vec::new();
         for (victim, replicas) in here {
             let whom = &self.victims.all[*victim];
@@ -269,8 +374,8 @@ impl Search<'_, '_> {
             if whom.touched || gives == 0 || whom.loss >= self.claim.loss || whom.key == self.claim.key {
                 continue;
             }
-            let here = self.taken.iter().filter(|one| one.victim == *victim && one.node == node).count();
-            let in_all = self.taken.iter().filter(|one| one.victim == *victim).count();
+            let here = taken.iter().filter(|one| one.victim == *victim && one.node == node).count();
+            let in_all = taken.iter().filter(|one| one.victim == *victim).count();
             let to_give = (*replicas as usize).saturating_sub(here).min((gives as usize).saturating_sub(in_all));
             for _ in 0..to_give {
                 let short = |r: usize| measured[r] && free[r] < wanted[r] && whom.size[r] > 0.0;
@@ -280,7 +385,7 @@ impl Search<'_, '_> {
                 free.iter_mut().zip(&whom.size).for_each(|(free, size)| *free += size);
                 units.push(Taken { victim: *victim, node });
             }
-            if self.room.fits(self.site, &free, wanted) {
+            if self.room.fits(&self.site.ground, &free, wanted) {
                 return Some(self.without_surplus(units, free, wanted));
             }
         }
@@ -292,7 +397,7 @@ impl Search<'_, '_> {
         for index in (0..units.len()).rev() {
             let size = &self.victims.all[units[index].victim].size;
             let less: Row = free.iter().zip(size).map(|(free, size)| free - size).collect();
-            if self.room.fits(self.site, &less, wanted) {
+            if self.room.fits(&self.site.ground, &less, wanted) {
                 free = less;
                 units.remove(index);
             }
@@ -308,9 +413,9 @@ impl Search<'_, '_> {
     }
 
     /// Puts back what turned out not to be needed, the most important first.
-    fn put_back_surplus(&mut self, demand: &Demand) {
+    fn put_back_surplus(&mut self, demand: &Demand, mut fitting: u64) {
         self.taken.sort_unstable();
-        let (mut fitting, of) = self.room.fitting(self.site, demand, &self.freed);
+        let of = demand.pieces();
         for index in (0..self.taken.len()).rev() {
             let one = self.taken[index];
             let before = self.fitting_on(one.node, demand);
@@ -327,13 +432,27 @@ impl Search<'_, '_> {
 
     fn fitting_on(&self, node: usize, demand: &Demand) -> u64 {
         match demand {
-            Demand::Anywhere { size, .. } => self.room.slots_on(self.site, node, size, &self.freed).into(),
+            Demand::Anywhere { size, .. } => self.room.slots_on(&self.site.ground, node, size, &self.freed).into(),
             Demand::OnNodes(needs) => {
                 let fits = |(on, size): &&(usize, Row)| {
-                    *on == node && self.room.slots_on(self.site, node, size, &self.freed) > 0
+                    *on == node && self.room.slots_on(&self.site.ground, node, size, &self.freed) > 0
                 };
                 needs.iter().filter(fits).count() as u64
             }
+        }
+    }
+}
+
+/// Calls `each` with the nodes that a workload is known to run on, and with how many replicas.
+fn runs_on(workload: &Workload, room: &Room, mut each: impl FnMut(usize, u32)) {
+    let Some(pool) = room.pool(&workload.pool) else { return };
+    if let [_] = pool.nodes[..] {
+        // A whole pool seen as one node: whatever runs in it runs there.
+        return each(0, workload.replicas);
+    }
+    for (name, replicas) in &workload.on_nodes {
+        if let Ok(node) = pool.nodes.binary_search_by(|node| node.name.cmp(name)) {
+            each(node, *replicas);
         }
     }
 }

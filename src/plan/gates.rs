@@ -307,24 +307,29 @@ impl Streak {
 
 /// How a kind stands in one plan.
 #[derive(Debug, Default)]
-pub(super) struct KindState {
+pub(super) struct KindState<'a> {
     /// How many are at risk.
     pub(super) at_risk: usize,
     /// Of how many something is known.
     pub(super) known: usize,
-    /// Those that are not silent.
-    pub(super) heard: BTreeSet<String>,
+    /// Those that are not silent, ascending.
+    pub(super) heard: Vec<&'a str>,
     /// How many that the last plan heard of are silent now.
     silent: usize,
     /// Of how many the last plan heard.
     silent_of: usize,
 }
 
-impl KindState {
+impl KindState<'_> {
     /// Counts those that the last plan heard of and that are silent now.
     pub(super) fn compare(&mut self, before: &BTreeSet<String>) {
         self.silent_of = before.len();
-        self.silent = before.iter().filter(|component| !self.heard.contains(*component)).count();
+        let mut heard = self.heard.iter().copied().peekable();
+        let is_silent = |component: &&String| {
+            while heard.next_if(|heard| *heard < component.as_str()).is_some() {}
+            heard.peek() != Some(&component.as_str())
+        };
+        self.silent = before.iter().filter(is_silent).count();
     }
 
     fn anomaly(&self) -> Option<Anomaly> {
@@ -343,7 +348,7 @@ impl KindState {
 /// minutes or a person releases it.
 pub(super) fn next_breakers(
     last: &BTreeMap<String, Breaker>,
-    kinds: &BTreeMap<&str, KindState>,
+    kinds: &BTreeMap<&str, KindState<'_>>,
     gates: &Gates,
     now: Timestamp,
 ) -> BTreeMap<String, Breaker> {

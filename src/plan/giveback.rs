@@ -1,6 +1,6 @@
 //! Giving back what is no longer needed: only what is ours, the last thing first, and only once it has been calm.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use super::decide::{Candidate, Planner, action_id};
 use super::gates::{Refusal, broken, paused};
@@ -39,7 +39,7 @@ enum WhyKept<'c, 'a> {
 impl<'a> Planner<'a> {
     /// Undoes, extends or disowns what has expired.
     pub(super) fn give_back(&mut self, candidates: &[Candidate<'a>]) {
-        let by_key: BTreeMap<&str, &Candidate<'a>> = candidates.iter().map(|c| (c.key.as_str(), c)).collect();
+        let by_key: HashMap<&str, &Candidate<'a>> = candidates.iter().map(|c| (c.key, c)).collect();
         let mut due: Vec<&'a PastAction> = self.past.all().filter(|past| self.is_due(past)).collect();
         due.sort_by(|a, b| (a.action.expires_at, &a.action.id).cmp(&(b.action.expires_at, &b.action.id)));
         self.note_unseen();
@@ -72,7 +72,7 @@ impl<'a> Planner<'a> {
         &self,
         past: &PastAction,
         key: &str,
-        by_key: &BTreeMap<&str, &'c Candidate<'a>>,
+        by_key: &HashMap<&str, &'c Candidate<'a>>,
     ) -> WhyKept<'c, 'a> {
         if !self.is_seen(past, key) {
             // What others made of it in the meantime is not known, and would be undone too.
@@ -179,7 +179,7 @@ impl<'a> Planner<'a> {
     }
 
     fn is_calm(&self, candidate: &Candidate<'_>) -> bool {
-        self.streaks.get(&candidate.key).is_some_and(|streak| streak.is_calm(self.policy(candidate)))
+        self.streak(candidate).is_calm(self.policy(candidate))
     }
 
     fn extend(&mut self, past: &PastAction, candidate: &Candidate<'_>) {
@@ -191,7 +191,7 @@ impl<'a> Planner<'a> {
                 candidate.key,
                 percent(p),
                 percent(policy.exit_below),
-                self.streaks.get(&candidate.key).map_or(0, |streak| streak.below),
+                self.streak(candidate).below,
                 policy.exit_cycles,
             ),
         };
@@ -267,10 +267,10 @@ impl<'a> Planner<'a> {
         let Some((site, demand)) = self.demand(undo, workload, &constraints.unwrap_or_default())? else {
             return Ok(());
         };
-        let (fitting, of) = self.room.fitting(&site, &demand, &BTreeMap::new());
+        let (fitting, of) = self.room.fitting(&site, &demand);
         if fitting < of {
             let detail = format!("{} cannot be given back: {}", past.action.id, self.room.gap(&site, &demand));
-            return Err(Refusal::new(Reason::InsufficientCapacity, detail, format!("pool {} has room", site.pool)));
+            return Err(Refusal::new(Reason::InsufficientCapacity, detail, format!("pool {} has room", site.pool())));
         }
         self.room.reserve(&site, &demand);
         Ok(())

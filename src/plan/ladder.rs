@@ -7,7 +7,7 @@ use super::evict::{Claim, MayTake, Taken, Victim};
 use super::explore;
 use super::gates::Refusal;
 use super::ledger::PastAction;
-use super::room::{Demand, Freed, Room, Site};
+use super::room::{Demand, Room, Site};
 use super::size;
 use super::words::{count, figure, percent, span};
 use super::{Action, ActionKind, Change, Constraints, Policy, Reason, Resources, Rung, Why, Workload};
@@ -80,7 +80,7 @@ impl<'a> Planner<'a> {
     /// it takes from others. What a person has been offered stays.
     fn draw(&self, candidate: &Candidate<'_>, mut fitting: Vec<Choice>) -> Choice {
         let policy = self.policy(candidate);
-        let offered = self.plan.carry.waiting.get(&candidate.key).and_then(|actions| actions.last());
+        let offered = self.plan.carry.waiting.get(candidate.key).and_then(|actions| actions.last());
         let offered = offered.and_then(|offered| fitting.iter().position(|choice| choice.rung == offered.rung));
         if let Some(offered) = offered {
             return fitting.swap_remove(offered);
@@ -88,7 +88,7 @@ impl<'a> Planner<'a> {
         if fitting.len() == 1 {
             return fitting.swap_remove(0);
         }
-        let mut draws = explore::Draws::new(&policy.name, &candidate.key, self.now);
+        let mut draws = explore::Draws::new(&policy.name, candidate.key, self.now);
         let loss = finite(candidate.assessment.expected_loss).max(0.0);
         let (mut best, mut words) = ((f64::NEG_INFINITY, f64::NEG_INFINITY, 0), Vec::new());
         for (index, choice) in fitting.iter().enumerate() {
@@ -111,7 +111,7 @@ impl<'a> Planner<'a> {
         let policy = self.policy(candidate);
         // The last rung may be tried once more: the latch stops it after that.
         let is_last = index + 1 == policy.ladder.len();
-        let mut ineffective = self.past.ineffective(&candidate.key, self.latch_since(&candidate.key));
+        let mut ineffective = self.past.ineffective(candidate.key, self.latch_since(candidate.key));
         let had_no_effect = ineffective.find(|past| past.action.kind == rung.action && past.action.rung == index);
         // What is still under way is not sent again, whatever comes of it.
         let may_be_tried_once_more = |past: &&PastAction| is_last && !past.is_under_way(self.now);
@@ -172,7 +172,7 @@ impl<'a> Planner<'a> {
     }
 
     fn shape(&self, candidate: &Candidate<'a>, rung: &Rung) -> Result<Shape, Refusal> {
-        let workload = self.workloads.get(&candidate.key).copied();
+        let workload = self.workloads.get(candidate.key).copied();
         if workload.is_none() && rung.resizes() {
             let detail = "the capacity does not know how many replicas it has nor where it runs";
             let when = "a pool reports its workload";
@@ -284,7 +284,7 @@ impl<'a> Planner<'a> {
         let mut placed = Vec::new();
         for guest in self.workloads.values().filter(|workload| workload.on_nodes.contains_key(&name)) {
             let Some((site, demand)) = self.moved(guest, &from_nodes, constraints, &room)? else { continue };
-            let (fitting, of) = room.fitting(&site, &demand, &Freed::new());
+            let (fitting, of) = room.fitting(&site, &demand);
             if fitting < of {
                 let detail = format!("{} has to leave: {}", guest.component, room.gap(&site, &demand));
                 return Err(Refusal::new(Reason::InsufficientCapacity, detail, "there is room elsewhere"));
@@ -356,7 +356,7 @@ impl<'a> Planner<'a> {
     /// What a person has been offered stays as it was, so that they approve what they saw, while it starts from the same
     /// state.
     fn keep_offer(&self, candidate: &Candidate<'_>, rung: usize, shape: &mut Shape) {
-        let offered = self.plan.carry.waiting.get(&candidate.key).and_then(|actions| actions.last());
+        let offered = self.plan.carry.waiting.get(candidate.key).and_then(|actions| actions.last());
         let Some(offered) = offered.filter(|offered| offered.rung == rung) else { return };
         let same_start = match (&offered.change, &shape.change) {
             (Change::Replicas { from: a, .. }, Change::Replicas { from: b, .. }) => a == b,
@@ -367,7 +367,7 @@ impl<'a> Planner<'a> {
         if !same_start || offered.change == shape.change {
             return;
         }
-        let workload = self.workloads.get(&candidate.key);
+        let workload = self.workloads.get(candidate.key);
         let policy = self.policy(candidate);
         let placed = workload.map(|w| self.demand(&offered.change, w, &policy.constraints));
         let Ok(placed) = placed.transpose() else { return };
@@ -386,13 +386,17 @@ impl<'a> Planner<'a> {
         demand: &Demand,
         efficacy: f64,
     ) -> Result<(Vec<Taken>, f64), Refusal> {
-        let (fitting, of) = self.room.fitting(site, demand, &Freed::new());
+        let (fitting, of) = self.room.fitting(site, demand);
         if fitting >= of {
             return Ok((Vec::new(), 0.0));
         }
         let gap = self.room.gap(site, demand);
         let no_room = |why: String| {
-            Refusal::new(Reason::InsufficientCapacity, format!("{gap}; {why}"), format!("pool {} has room", site.pool))
+            Refusal::new(
+                Reason::InsufficientCapacity,
+                format!("{gap}; {why}"),
+                format!("pool {} has room", site.pool()),
+            )
         };
         let (policy, assessment) = (self.policy(candidate), candidate.assessment);
         let evict = policy.evict.as_ref().ok_or_else(|| no_room("the policy takes nothing from others".to_owned()))?;
@@ -401,17 +405,17 @@ impl<'a> Planner<'a> {
             let (impact, min) = (figure(assessment.impact), figure(evict.min_impact));
             return Err(no_room(format!("its impact {impact} is below {min}, from which others give way")));
         }
-        let own = self.workloads.get(&candidate.key).map_or(i64::MIN, |workload| workload.priority);
+        let own = self.workloads.get(candidate.key).map_or(i64::MIN, |workload| workload.priority);
         let below = evict.below_priority.min(own);
         let loss = finite(assessment.expected_loss);
-        let claim = Claim { key: &candidate.key, below, loss, may_take: MayTake::DownToMinimum };
+        let claim = Claim { key: candidate.key, below, loss, may_take: MayTake::DownToMinimum };
         let Some(taken) = self.victims.make_room(&self.room, site, demand, &claim) else {
-            if !self.victims.others_could_shrink(&site.pool, &claim) {
+            if !self.victims.others_could_shrink(site.pool(), &claim) {
                 return Err(no_room("what may shrink is not enough to make room".to_owned()));
             }
             let lower = format!("of a priority below {below} with an expected loss below {}", figure(claim.loss));
             let detail = format!("{gap}; what could give way {lower} is not enough");
-            let when = format!("pool {} has room, or more work of lower priority runs there", site.pool);
+            let when = format!("pool {} has room, or more work of lower priority runs there", site.pool());
             return Err(Refusal::new(Reason::Priority, detail, when));
         };
         let (taken, harm) = match self.check_harm(loss, taken, efficacy) {
@@ -506,7 +510,7 @@ impl<'a> Planner<'a> {
         Action {
             id: action_id(&policy.name, component, ActionKind::Evict, self.now, None),
             kind: ActionKind::Evict,
-            target: target(component, self.assessed.get(&victim.key).copied()),
+            target: target(component, self.assessed.get(victim.key).copied()),
             change: Change::Replicas { from, to },
             undo: Some(Change::Replicas { from: to, to: from }),
             expires_at: Some(self.now + policy.expires_after),

@@ -52,10 +52,10 @@ impl Planner<'_> {
         paused(&self.input.gates, &policy.name, component, self.now).map_or(Ok(()), Err)?;
         self.shut.clone().map_or(Ok(()), Err)?;
         broken(&self.breakers, &component.kind, self.now).map_or(Ok(()), Err)?;
-        self.check_holdout(&candidate.key, policy)?;
-        self.check_latch(&candidate.key, policy)?;
-        self.check_cooldown(&candidate.key, policy, self.mode(policy))?;
-        self.check_withheld(&candidate.key, policy)?;
+        self.check_holdout(candidate, policy)?;
+        self.check_latch(candidate.key, policy)?;
+        self.check_cooldown(candidate.key, policy, self.mode(policy))?;
+        self.check_withheld(candidate.key, policy)?;
         self.check_cost(candidate, policy)?;
         self.check_windows(policy)?;
         self.check_budgets(candidate.policy, |budget| usize::from(budget.actions.is_empty()))?;
@@ -63,8 +63,8 @@ impl Planner<'_> {
     }
 
     /// Whether this episode is one of those that are left alone.
-    fn check_holdout(&self, key: &str, policy: &Policy) -> Result<(), Refusal> {
-        if !self.streaks.get(key).is_some_and(|streak| streak.held_out) {
+    fn check_holdout(&self, candidate: &Candidate<'_>, policy: &Policy) -> Result<(), Refusal> {
+        if !self.streak(candidate).held_out {
             return Ok(());
         }
         let detail = format!(
@@ -279,7 +279,7 @@ impl Planner<'_> {
         let limit = under_action_max(group);
         let open = &self.open[candidate.policy];
         // What is under action already is not one more.
-        if open.len() < limit || open.contains(&candidate.key) {
+        if open.len() < limit || open.contains(candidate.key) {
             return Ok(());
         }
         let detail = format!(

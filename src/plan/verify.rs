@@ -37,7 +37,7 @@ impl Planner<'_> {
         }
         let (since, what) = self.due(past, policy, verify)?;
         let key = past.action.target.component.to_string();
-        let assessment = self.assessed.get(&key)?;
+        let assessment = self.assessed.get(key.as_str())?;
         // Nothing is known now: it is judged once something is.
         let now = super::gates::fresh_probability(assessment, &self.input.gates, self.now)?;
         let before = past.action.why.probability;

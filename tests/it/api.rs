@@ -36,7 +36,12 @@ pub(crate) struct Served {
 impl Served {
     /// One with these files, the first of them the main file. It makes a pass when [`Served::advance`] is called.
     pub(crate) async fn start(files: &[(&str, &str)]) -> Served {
-        let (served, listener, _) = Served::build(files, WebOptions::default()).await;
+        Served::start_in(Folder::new("served"), files).await
+    }
+
+    /// The same in a folder that may have something in it.
+    pub(crate) async fn start_in(folder: Folder, files: &[(&str, &str)]) -> Served {
+        let (served, listener, _) = Served::build(folder, files, WebOptions::default()).await;
         let router = forestall::api::router(served.app.shared().clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         served
@@ -45,13 +50,16 @@ impl Served {
     /// The same with everything that `forestall serve` runs, and with reload over HTTP; its clock stands.
     async fn start_whole(files: &[(&str, &str)]) -> Served {
         let web = WebOptions { enable_lifecycle: true, ..WebOptions::default() };
-        let (served, listener, stopped) = Served::build(files, web).await;
+        let (served, listener, stopped) = Served::build(Folder::new("served"), files, web).await;
         tokio::spawn(served.app.clone().serve(listener, stopped));
         served
     }
 
-    async fn build(files: &[(&str, &str)], web: WebOptions) -> (Served, TcpListener, watch::Receiver<bool>) {
-        let folder = Folder::new("served");
+    async fn build(
+        folder: Folder,
+        files: &[(&str, &str)],
+        web: WebOptions,
+    ) -> (Served, TcpListener, watch::Receiver<bool>) {
         for (name, text) in files {
             folder.write(name, text);
         }
@@ -372,10 +380,10 @@ async fn health_and_readiness_say_what_is_the_matter() {
 }
 
 /// A leak that is foreseen within half an hour, and a policy that waits for a person.
-const LEAK_RULES: &str = "groups: [ { name: g, interval: 10s, rules: [ {
+pub(crate) const LEAK_RULES: &str = "groups: [ { name: g, interval: 10s, rules: [ {
     predict: leaks, component: { kind: app, by: [job], impact: 0.6, target: { name: job } }, horizon: 30m,
     signals: [ { name: memory, expr: max by (job) (leak_ratio), breach: { above: 0.9, for: 10s } } ] } ] } ]\n";
-const LEAK_POLICIES: &str = "policies: [ { name: apps, match: { kind: app }, mode: MODE,
+pub(crate) const LEAK_POLICIES: &str = "policies: [ { name: apps, match: { kind: app }, mode: MODE,
     ladder: [ { action: migrate, actuator: paper, actuation_time: 30s } ] } ]\n";
 
 /// A server that foresees the breach of `app/shop` and would migrate it.
@@ -384,6 +392,10 @@ pub(crate) async fn leaking(mode: &str) -> Served {
 }
 
 pub(crate) async fn leaking_with(mode: &str, actuator: &str) -> Served {
+    leaking_in(Folder::new("served"), mode, actuator).await
+}
+
+pub(crate) async fn leaking_in(folder: Folder, mode: &str, actuator: &str) -> Served {
     let main = format!(
         "global: {{ evaluation_interval: 10s, mode: act, start_hold: 0s }}\nrule_files: [rules.yml]\n\
          policy_files: [policies.yml]\nactuators: {{ paper: {actuator} }}\nweb: {{ operator_token_file: token }}\n"
@@ -391,7 +403,7 @@ pub(crate) async fn leaking_with(mode: &str, actuator: &str) -> Served {
     let policies = LEAK_POLICIES.replace("MODE", mode);
     let files =
         [("forestall.yml", main.as_str()), ("rules.yml", LEAK_RULES), ("policies.yml", &policies), ("token", TOKEN)];
-    let served = Served::start(&files).await;
+    let served = Served::start_in(folder, &files).await;
     for step in 0..230 {
         served.write(&[("leak_ratio job=shop", 0.003 * f64::from(step)), ("leak_ratio job=other", 0.1)]).await;
         served.advance(Millis::SECOND * 10).await;

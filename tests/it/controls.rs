@@ -1,5 +1,8 @@
 //! What persons say over HTTP and on the command line: it is checked, it counts at once, and it outlives the process.
 
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -12,9 +15,9 @@ use forestall::plan::Reason;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::api::{Served, TOKEN, json_of, leaking, leaking_with};
+use crate::api::{LEAK_POLICIES, Served, TOKEN, json_of, leaking, leaking_in, leaking_with};
 use crate::cli::run;
-use crate::real::http;
+use crate::real::{Folder, Recorder, http};
 
 const STEP: Millis = Millis(10_000);
 
@@ -242,4 +245,129 @@ async fn a_person_answers_offers_on_the_command_line() {
     check(&["approve"], 0, "(approved)");
     pass(&served).await;
     check(&["approve"], 0, "Nothing waits for a person.");
+}
+
+/// The rows of a kind in a journal, as they are exported.
+fn rows(app: &App, kind: &str) -> Vec<Value> {
+    let mut lines = Vec::new();
+    app.shared().journal.export(&mut lines).expect("memory takes everything");
+    let lines = String::from_utf8(lines).expect("the export is text");
+    let rows = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("each line is JSON"));
+    rows.filter(|row| row["kind"] == kind).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_may_go_further_is_written_down_before_it_does_at_a_start_too() {
+    let served = leaking("approve").await;
+    let policies = |mode: &str| {
+        served.folder.write("policies.yml", &LEAK_POLICIES.replace("mode: MODE", mode));
+    };
+    let change = |row: &Value| (row["id"].clone(), row["body"]["from"].clone(), row["body"]["to"].clone());
+    let changes = |app: &App| rows(app, "mode").iter().map(change).collect::<Vec<_>>();
+    let told = |from: &str, to: &str| (json!("apps"), json!(from), json!(to));
+    assert_eq!(changes(&served.app), [told("observe", "approve")], "what was never seen counts as having observed");
+    let at = served.clock.now() + STEP;
+    let restart = async || {
+        let again = served.restarted();
+        again.pass(at).await;
+        again
+    };
+    assert_eq!(changes(&restart().await), [told("observe", "approve")], "what is so already is not news");
+    // Somebody edits the file while forestall is away.
+    policies("mode: act");
+    let again = restart().await;
+    assert_eq!(changes(&again)[1..], [told("approve", "act")]);
+    let acts = rows(&again, "intent").len();
+    // A policy without a mode observes, whatever it did before and whatever the ceiling is.
+    policies("cooldown: 1m");
+    let again = restart().await;
+    assert_eq!(changes(&again)[2..], [told("act", "observe")]);
+    assert_eq!(rows(&again, "intent").len(), acts);
+    policies("mode: act");
+    again.reload().expect("the file is good");
+    again.pass(at + STEP).await;
+    assert_eq!(changes(&again)[3..], [told("observe", "act")], "also at a reload");
+    assert!(again.shared().journal.verify().is_ok());
+}
+
+/// A disk of its own, of so many bytes; gone with its mount.
+struct Disk(String);
+
+impl Disk {
+    /// Nothing where this process may not mount anything.
+    fn mount(path: &str, size: &str) -> Option<Disk> {
+        std::fs::create_dir_all(path).expect("the folder is writable");
+        let size = format!("size={size}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs", path]).output();
+        mounted.is_ok_and(|done| done.status.success()).then(|| Disk(path.to_owned()))
+    }
+
+    /// Takes all the room that there is; gives the file that has it.
+    fn fill(&self) -> std::path::PathBuf {
+        let path = Path::new(&self.0).join("filler");
+        let mut file = std::fs::File::create(&path).expect("there is room for a name");
+        while file.write_all(&[0; 4096]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").args(["-l", &self.0]).status();
+        assert!(std::thread::panicking() || unmounted.is_ok_and(|status| status.success()), "{} stays mounted", self.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_really_full_stops_acting_and_nothing_else() {
+    let folder = Folder::new("full");
+    let Some(disk) = Disk::mount(&folder.path("data"), "3m") else {
+        eprintln!("skipped: a file system can be mounted by root only");
+        return;
+    };
+    let target = Recorder::start().await;
+    target.answer_with(json!({"state": "done"}));
+    let actuator = format!("{{ webhook: {{ url: '{}', allow_local: true }} }}", target.url("/actions"));
+    let served = leaking_in(folder, "approve", &actuator).await;
+    let id = waiting(&served).await;
+    let filler = disk.fill();
+    let (status, answer) = post(&served, &format!("approvals/{id}"), &json!({"approve": true})).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{answer}");
+    assert!(answer["error"].as_str().is_some_and(|error| error.contains("disk is full")), "{answer}");
+    let (status, answer) = post(&served, "pause", &json!({"scope": {"kind": "app"}, "reason": "full"})).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{answer}");
+    assert!(answer["error"].as_str().is_some_and(|error| error.starts_with("the pause holds now")), "{answer}");
+    // What is small may still find room for a while.
+    for _ in 0..20 {
+        pass(&served).await;
+        let report = served.app.shared().report.load_full().expect("a pass was made");
+        if !report.input.gates.journal_ok {
+            break;
+        }
+    }
+    let (status, ready) = served.text("/-/ready").await;
+    assert_eq!(status, StatusCode::OK, "samples are taken and rules evaluated");
+    assert!(ready.contains("degraded: the journal cannot be written: database or disk is full"), "{ready}");
+    assert_eq!(reason(&served.app), Some(Reason::Paused), "the pause holds, though it cannot be written");
+    let report = served.app.shared().report.load_full().expect("a pass was made");
+    assert!(!report.input.gates.journal_ok, "so nothing is acted on, paused or not");
+    assert!(report.at == served.clock.now() && report.assessments[0].probability.is_some(), "it foresees on");
+    assert_eq!(served.text("/metrics").await.0, StatusCode::OK);
+    assert!(target.requests("/actions").is_empty());
+
+    std::fs::remove_file(filler).expect("gone");
+    pass(&served).await;
+    assert_eq!(served.text("/-/ready").await.1, "forestall is ready.\n");
+    pass(&served).await;
+    assert_eq!(reason(&served.app), Some(Reason::Paused), "the pause was written when it could be");
+    assert_eq!(served.restarted().shared().journal.controls().pauses.len(), 1);
+    assert_eq!(lift(&served, "?kind=app").await.0, StatusCode::OK);
+    pass(&served).await;
+    let id = waiting(&served).await;
+    assert_eq!(post(&served, &format!("approvals/{id}"), &json!({"approve": true})).await.0, StatusCode::OK);
+    pass(&served).await;
+    assert_eq!(target.requests("/actions").len(), 1, "and it acts again");
+    assert!(served.app.shared().journal.verify().is_ok());
+    // Its folder can be removed once nothing is mounted there.
+    drop(disk);
 }

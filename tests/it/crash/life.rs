@@ -176,6 +176,11 @@ impl Life {
         Ok(())
     }
 
+    /// Passes come at this interval from now on.
+    pub(super) fn passes_every(&mut self, interval: Millis) {
+        self.gates.interval = interval;
+    }
+
     pub(super) fn set_weather(&self, weather: Weather) {
         self.tape.mark(Mark::Weather(weather));
         self.world.set_weather(weather);

@@ -279,8 +279,10 @@ async fn live(life: &mut Life, world: &World, at: Timestamp) -> Result<Timestamp
     }
     life.set_weather(Weather::Calm);
     let mut now = at + INTERVAL * 2;
+    let seldom = INTERVAL * 9;
+    life.passes_every(seldom);
     for _ in 0..20 {
-        now = now + INTERVAL * 9;
+        now = now + seldom;
         life.pass(now).await?;
         if life.unsettled(now).is_empty() {
             return Ok(now);

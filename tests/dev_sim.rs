@@ -1,2 +1,0 @@
-#[path = "it/sim/mod.rs"]
-mod sim;
