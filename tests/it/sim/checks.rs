@@ -201,6 +201,8 @@ impl Checker {
         self.last_plan = None;
         self.streaks.clear();
         self.heard.clear();
+        // A breaker outlives its process, and must be seen calm for its whole time.
+        self.mass.values_mut().for_each(|last| *last = at);
     }
 
     pub(crate) fn say(&mut self, invariant: &'static str, cycle: u32, held: Held) {

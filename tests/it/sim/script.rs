@@ -139,8 +139,8 @@ pub(crate) struct Script {
 impl Script {
     pub(crate) fn draw(seed: u64) -> Script {
         let mut chance = Chance::new(seed, "script");
-        let interval = chance.of(&[Millis::SECOND * 30, Millis::MINUTE, Millis::MINUTE * 2]);
-        let passes = if chance.is(0.05) { chance.whole(60, 120) } else { chance.whole(15, 40) };
+        let interval = chance.of(&[Millis::SECOND * 30, Millis::MINUTE, Millis::MINUTE * 2, Millis::MINUTE * 3]);
+        let passes = if chance.is(0.03) { chance.whole(60, 120) } else { chance.whole(10, 28) };
         let end = START + interval * i64::from(passes);
         let kinds: &[Kind] = match chance.whole(0, 10) {
             0..4 => &[Kind::Deployment],
