@@ -18,6 +18,7 @@ mod run;
 mod script;
 mod sight;
 mod target;
+mod whole;
 mod world;
 
 use std::collections::BTreeMap;

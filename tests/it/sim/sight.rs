@@ -76,10 +76,14 @@ impl Sight {
         }
     }
 
+    /// What is wrong at a moment of the world.
+    pub(crate) fn faults(&self, at: Timestamp) -> Vec<Fault> {
+        self.spells.iter().filter(|spell| spell.from <= at && at < spell.to).map(|spell| spell.fault).collect()
+    }
+
     /// What is seen at the world's time, on a clock that says `now`.
     pub(crate) fn see(&mut self, world: &World, now: Timestamp) -> Seen {
-        let faults: Vec<Fault> =
-            self.spells.iter().filter(|s| s.from <= world.now && world.now < s.to).map(|s| s.fault).collect();
+        let faults = self.faults(world.now);
         let mut capacity = world.capacity();
         let mut assessments: Vec<Assessment> = Vec::with_capacity(world.things.len());
         for thing in &world.things {

@@ -159,6 +159,13 @@ impl Fuse {
     }
 }
 
+/// A person's pause, and whether it is in the journal.
+#[derive(Debug, Clone)]
+pub(crate) struct Paused {
+    pause: Pause,
+    durable: bool,
+}
+
 /// What all targets and the journal's front share.
 #[derive(Debug)]
 pub(crate) struct Site {
@@ -171,7 +178,7 @@ pub(crate) struct Site {
     pub(crate) full: Mutex<bool>,
     pub(crate) life: Mutex<u32>,
     /// What persons have paused.
-    pub(crate) pauses: Mutex<Vec<Pause>>,
+    pub(crate) pauses: Mutex<Vec<Paused>>,
     /// The journal of the process that runs, where persons' words go.
     pub(crate) journal: Mutex<Weak<Journal>>,
     chance: Mutex<Chance>,
@@ -204,19 +211,29 @@ impl Site {
             since: now,
             until: lasts.map(|lasts| now + lasts),
         };
-        // What cannot be written holds, and would not outlive the process: the run does without.
-        if journal.pause(pause.clone(), now).is_ok() {
-            let mut pauses = self.pauses.lock();
-            pauses.retain(|other| other.scope != scope);
-            pauses.push(pause);
-        }
+        // What cannot be written holds, and may not outlive the process.
+        let durable = journal.pause(pause.clone(), now).is_ok();
+        let mut pauses = self.pauses.lock();
+        pauses.retain(|other| other.pause.scope != scope);
+        pauses.push(Paused { pause, durable });
+    }
+
+    /// What persons paused, as the journal knows it.
+    pub(crate) fn paused_scopes(&self) -> Vec<PauseScope> {
+        let Some(journal) = self.journal.lock().upgrade() else { return Vec::new() };
+        journal.controls().pauses.into_iter().map(|pause| pause.scope).collect()
+    }
+
+    /// The process is gone, and with it what nobody wrote down.
+    pub(crate) fn forget_what_was_not_written(&self) {
+        self.pauses.lock().retain(|paused| paused.durable);
     }
 
     /// A person lifts the pause of a scope.
     pub(crate) fn lift(&self, scope: &PauseScope) {
         let Some(journal) = self.journal.lock().upgrade() else { return };
         if journal.lift(scope, Said::new("ops", "looked at"), self.clock.now()).is_ok() {
-            self.pauses.lock().retain(|pause| pause.scope != *scope);
+            self.pauses.lock().retain(|paused| paused.pause.scope != *scope);
         }
     }
 
@@ -253,8 +270,8 @@ impl Target {
 
     fn note(&self, action: &Action, attempt: u32) {
         let (life, now) = (*self.site.life.lock(), self.site.clock.now());
-        let holds = |pause: &&Pause| pause.holds(&action.policy, &action.target.component, now);
-        let paused = self.site.pauses.lock().iter().find(holds).map(|pause| pause.scope.clone());
+        let holds = |paused: &&Paused| paused.pause.holds(&action.policy, &action.target.component, now);
+        let paused = self.site.pauses.lock().iter().find(holds).map(|paused| paused.pause.scope.clone());
         let mut log = self.site.log.lock();
         let durable = log.intents.contains(&action.id);
         let action = action.clone();
