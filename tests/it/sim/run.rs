@@ -394,7 +394,7 @@ impl Run {
         let behind = (Millis::ZERO - self.ahead).max(Millis::ZERO) + self.ahead.max(Millis::ZERO);
         let until = self.site.world.lock().now + longest * 2 + Millis::HOUR * 2 + behind;
         let mut quiet = 0;
-        while self.site.world.lock().now < until && quiet < 3 {
+        while self.site.world.lock().now < until && quiet < 2 {
             self.live(interval).await;
             let settled = self.checker.outstanding().next().is_none() && self.checker.under_way().next().is_none();
             quiet = if settled { quiet + 1 } else { 0 };

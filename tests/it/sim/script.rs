@@ -156,7 +156,7 @@ impl Script {
     pub(crate) fn draw(seed: u64) -> Script {
         let mut chance = Chance::new(seed, "script");
         let interval = chance.of(&[Millis::SECOND * 30, Millis::MINUTE, Millis::MINUTE * 2, Millis::MINUTE * 3]);
-        let passes = if chance.is(0.03) { chance.whole(60, 120) } else { chance.whole(10, 28) };
+        let passes = if chance.is(0.02) { chance.whole(60, 120) } else { chance.whole(8, 24) };
         let end = START + interval * i64::from(passes);
         let kinds: &[Kind] = match chance.whole(0, 10) {
             0..4 => &[Kind::Deployment],
@@ -166,7 +166,7 @@ impl Script {
         };
         let rules = kinds.iter().map(|kind| draw_rules(&mut chance, *kind)).collect();
         let is = |kind| kinds.contains(&kind);
-        let larger = if chance.is(0.1) { 3 } else { 1 };
+        let larger = if chance.is(0.05) { 3 } else { 1 };
         let scale = Scale {
             deployments: if is(Kind::Deployment) { chance.whole(2, 9) as usize * larger } else { 0 },
             queues: if is(Kind::Queue) { chance.whole(2, 7) as usize * larger } else { 0 },
@@ -259,7 +259,7 @@ fn draw_wire(chance: &mut Chance) -> Wire {
         refused: share(0.2),
         hangs: share(0.2),
         panics: share(0.02),
-        pauses: share(0.02),
+        pauses: share(0.1),
     }
 }
 

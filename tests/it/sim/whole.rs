@@ -157,7 +157,7 @@ fn script(seed: u64) -> Script {
     let mut scale = drawn.scale;
     scale.begins = (Millis::MINUTE * 5, interval * i64::from(passes / 2));
     scale.calm_from = START + interval * i64::from(passes);
-    scale.troubled = scale.troubled.max(0.5);
+    (scale.troubled, scale.sudden) = (scale.troubled.max(0.9), 0.0);
     Script { passes, interval, scale, kills: drawn.kills / 5.0, eyes: Eyes::Forestalls, ..drawn }
 }
 
