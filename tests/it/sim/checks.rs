@@ -785,7 +785,7 @@ impl Checker {
         let impact = moment.assessment(&main.target.component).map_or(0.0, |a| a.impact);
         let lower = victim.priority < own.priority && victim.priority < below;
         let stays = matches!(evict.change, Change::Replicas { from, to } if from == victim.replicas && to < from && to >= victim.replicas_min);
-        if lower && stays && impact >= min_impact && !(loss(evict) >= loss(main)) {
+        if lower && stays && impact >= min_impact && loss(evict) < loss(main) {
             return Ok(());
         }
         Err(format!(

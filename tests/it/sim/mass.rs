@@ -52,7 +52,7 @@ fn script(anomaly: Anomaly) -> Script {
     let at_risk = if matches!(anomaly, Anomaly::Half) { 5 } else { 2 };
     let mut spells = vec![spell(Fault::AtRisk(Kind::Deployment, at_risk))];
     match anomaly {
-        Anomaly::ScrapeFault => spells.push(spell(Fault::ScrapeFault(Kind::Deployment))),
+        Anomaly::ScrapeFault => spells.push(spell(Fault::HalfSilent(Kind::Deployment))),
         Anomaly::Outage => spells.push(spell(Fault::Outage)),
         Anomaly::Nothing | Anomaly::Half | Anomaly::ClockStep(_) => {}
     }

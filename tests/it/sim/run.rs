@@ -455,7 +455,7 @@ impl Run {
 /// What happened in a pass, in words.
 fn tell(story: &mut String, moment: &Moment<'_>, ended: &Ended) {
     let _ = writeln!(story, "--- cycle {} at {} in {:?} mode, {ended:?}", moment.cycle, moment.now, moment.mode);
-    for assessment in moment.assessments.iter().filter(|a| a.probability.is_none_or(|p| !(p < 0.2))) {
+    for assessment in moment.assessments.iter().filter(|a| a.probability.is_none_or(|p| p >= 0.2 || p.is_nan())) {
         let workload = moment.capacity.workloads.iter().find(|w| w.component == assessment.component);
         let runs = workload.map(|w| {
             format!("{} × {} on {:?}", w.replicas, w.per_replica.get("cpu").copied().unwrap_or(0.0), w.on_nodes)

@@ -271,7 +271,7 @@ fn draw_spell(chance: &mut Chance, kinds: &[Kind], end: Timestamp) -> Spell {
         0 => Fault::Outage,
         1 => Fault::Frozen,
         2 => Fault::NotANumber,
-        3 => Fault::ScrapeFault(chance.of(kinds)),
+        3 => Fault::HalfSilent(chance.of(kinds)),
         4 => Fault::Vanished,
         5 => Fault::NoCapacity,
         _ => Fault::PartialCapacity,

@@ -30,7 +30,7 @@ pub(crate) enum Fault {
     /// Figures of some components and machines are no numbers.
     NotANumber,
     /// Half of a kind sends nothing.
-    ScrapeFault(Kind),
+    HalfSilent(Kind),
     /// Some components are not seen at all, nor what they run on.
     Vanished,
     /// The first so many of a kind are said to be at risk, and are not.
@@ -187,7 +187,7 @@ impl Sight {
                     }
                 }
             }
-            Fault::ScrapeFault(kind) => {
+            Fault::HalfSilent(kind) => {
                 let mut of_kind: Vec<&mut Assessment> =
                     assessments.iter_mut().filter(|a| a.component.kind == kind.name()).collect();
                 of_kind.sort_by(|a, b| a.component.cmp(&b.component));

@@ -119,8 +119,8 @@ pub(crate) fn samples(
 fn is_lost(world: &World, thing: &Thing, faults: &[Fault]) -> bool {
     let half = world.things.iter().filter(|other| other.kind == thing.kind).count() / 2;
     faults.iter().any(|fault| match fault {
-        Fault::ScrapeFault(kind) => *kind == thing.kind && thing.index >= half,
-        Fault::Vanished => thing.index % 3 == 0,
+        Fault::HalfSilent(kind) => *kind == thing.kind && thing.index >= half,
+        Fault::Vanished => thing.index.is_multiple_of(3),
         _ => false,
     })
 }
