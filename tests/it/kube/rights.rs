@@ -1,0 +1,154 @@
+//! The roles that ship grant exactly what is used, and the room of a cluster is read as it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use forestall::act::{KubernetesSettings, Naming, Wanted};
+use forestall::plan::{ActionKind, Change};
+use saphyr::{LoadableYamlNode, Yaml};
+use serde_json::json;
+
+use super::server::Trouble;
+use super::world::{API, World, action, deployment, drain, on_node, resize_cpu, scale_out, undo};
+
+/// What the roles of a file grant, as `verb resource`.
+fn granted(file: &str) -> BTreeSet<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubernetes").join(file);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let documents = Yaml::load_from_str(&text).expect("the file is YAML");
+    let words = |node: &Yaml<'_>, key: &str| -> Vec<String> {
+        let list = node[key].as_vec().expect("a list");
+        list.iter().map(|word| word.as_str().expect("a word").to_owned()).collect()
+    };
+    let is_role = |document: &&Yaml<'_>| document["kind"].as_str().is_some_and(|kind| kind.ends_with("Role"));
+    let mut rights = BTreeSet::new();
+    for document in documents.iter().filter(is_role) {
+        for rule in document["rules"].as_vec().expect("rules") {
+            for resource in words(rule, "resources") {
+                rights.extend(words(rule, "verbs").iter().map(|verb| format!("{verb} {resource}")));
+            }
+        }
+    }
+    rights
+}
+
+/// What was asked for, but for what everybody may.
+fn used(world: &World) -> BTreeSet<String> {
+    let audit = world.server.audit();
+    let rights = audit.iter().map(|entry| entry.right.clone());
+    rights.filter(|right| right != "get " && right != "create selfsubjectaccessreviews").collect()
+}
+
+fn check(file: &str, used: &BTreeSet<String>) {
+    let granted = granted(file);
+    let missing: Vec<_> = used.difference(&granted).collect();
+    let needless: Vec<_> = granted.difference(used).collect();
+    assert!(missing.is_empty() && needless.is_empty(), "{file}: missing {missing:?}, needless {needless:?}");
+}
+
+#[tokio::test]
+async fn the_roles_grant_exactly_what_acting_takes() {
+    let world = World::start().await;
+    let route = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/web";
+    {
+        let mut rules = world.server.rules();
+        rules.groups.extend(["autoscaling.k8s.io", "gateway.networking.k8s.io"]);
+        rules.put("/apis/apps/v1/namespaces/shop/statefulsets/db", deployment("db", 2));
+        let backends = json!([{ "name": "api" }, { "name": "api-b" }]);
+        let spec = json!({ "rules": [{ "backendRefs": backends }] });
+        rules.put(route, json!({ "metadata": { "name": "web", "namespace": "shop", "labels": {} }, "spec": spec }));
+        rules.tick();
+    }
+    // Conflicts too: looking again takes rights of its own.
+    world.server.trouble("patch pods/resize", Trouble::Overtaken);
+    world.server.trouble("patch httproutes", Trouble::Overtaken);
+    world.carry_out(resize_cpu("r", 0.5, 0.75)).await;
+    world.carry_out(action("s", ActionKind::ShiftLoad, Change::Shift { share: 0.4 })).await;
+    let mut database = scale_out("d", 2, 3);
+    database.target.component.kind = "statefulset".to_owned();
+    database.target.name = "db".to_owned();
+    world.carry_out(database).await;
+    world.carry_out(scale_out("o", 3, 4)).await;
+    world.autoscale(json!(2), 6);
+    world.carry_out(scale_out("a", 4, 5)).await;
+    let nodes = vec!["n1".to_owned()];
+    world.carry_out(action("m", ActionKind::Migrate, Change::Move { from_nodes: nodes })).await;
+    check("actor.yaml", &used(&world));
+
+    let world = World::start().await;
+    let close = on_node("q", ActionKind::Quarantine, "n2", Change::Cordon);
+    world.carry_out(close.clone()).await;
+    world.carry_out(undo(&close, &world)).await;
+    world.carry_out(drain("n", "n1")).await;
+    check("nodes.yaml", &used(&world));
+
+    let world = World::start().await;
+    world.executor.actuators["cluster"].measure(&Wanted::default()).await.expect("the cluster can be read");
+    check("capacity.yaml", &used(&world));
+}
+
+#[tokio::test]
+async fn the_role_for_templates_grants_what_changing_them_takes_besides() {
+    let world = World::with(KubernetesSettings { template_patch: true, ..KubernetesSettings::default() }).await;
+    {
+        let mut rules = world.server.rules();
+        rules.resize = false;
+        rules.put("/apis/apps/v1/namespaces/shop/statefulsets/db", deployment("db", 2));
+    }
+    world.begin(resize_cpu("r", 0.5, 0.75)).await;
+    let mut database = resize_cpu("d", 0.5, 0.75);
+    database.target.component.kind = "statefulset".to_owned();
+    database.target.name = "db".to_owned();
+    world.begin(database).await;
+    let actor = granted("actor.yaml");
+    check("template-patch.yaml", &used(&world).difference(&actor).cloned().collect());
+}
+
+#[tokio::test]
+async fn the_room_of_a_cluster_is_what_nodes_have_less_what_pods_request() {
+    let world = World::start().await;
+    {
+        let mut rules = world.server.rules();
+        for (node, ready) in [("n1", "True"), ("n2", "True"), ("n3", "Unknown")] {
+            rules.change(&format!("/api/v1/nodes/{node}"), |object| {
+                object["status"]["conditions"] = json!([{ "type": "Ready", "status": ready }]);
+            });
+        }
+        for path in rules.paths("pods") {
+            rules.change(&path, |pod| pod["spec"]["priority"] = json!(500));
+        }
+    }
+    world.autoscale(json!(2), 6);
+    let labels = BTreeMap::from([("pool".to_owned(), "general".to_owned())]);
+    let wanted = Wanted {
+        pools: BTreeMap::from([
+            ("general".to_owned(), labels),
+            ("gpu".to_owned(), [("pool".to_owned(), "gpu".to_owned())].into()),
+        ]),
+        names: vec![Naming::plain("deployment")],
+    };
+    let actuator = &world.executor.actuators["cluster"];
+    let capacity = actuator.measure(&wanted).await.expect("the cluster can be read");
+    let nodes = &capacity.pools["general"];
+    let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+    assert_eq!(names, ["n1", "n2", "n3"]);
+    let free = |at: usize| nodes[at].allocatable["cpu"] - nodes[at].used["cpu"];
+    // Five pods of half a core are spread over three nodes; n3 is not ready.
+    assert!((free(0) + free(1) - (8.0 - 2.0)).abs() < 1e-9, "{} {}", free(0), free(1));
+    assert!(free(2).abs() < 1e-9, "nothing is free on a node that is not ready: {}", free(2));
+    assert!(capacity.pools["gpu"].is_empty());
+    let api = capacity.workloads.iter().find(|workload| workload.component.to_string() == "deployment/shop/api");
+    let api = api.expect("the workload is found");
+    assert_eq!((api.replicas, api.replicas_min, api.priority, api.pool.as_str()), (3, 3, 500, "general"));
+    assert!((api.per_replica["cpu"] - 0.5).abs() < 1e-9);
+    assert_eq!(api.on_nodes.values().sum::<u32>(), 3);
+    assert_eq!(capacity.autoscaled, ["deployment/shop/api".to_owned()].into());
+    let batch = capacity.workloads.iter().find(|workload| workload.component.to_string() == "deployment/shop/batch");
+    assert_eq!(batch.map(|batch| batch.replicas_min), Some(1));
+    assert!(world.server.writes().is_empty());
+    // A cluster that cannot be read in full is not read at all.
+    world.server.deny("list pods");
+    let error = actuator.measure(&wanted).await.expect_err("pods must be known");
+    assert!(error.to_string().contains("list pods"), "{error}");
+    assert_eq!(world.replicas(API), 3);
+}
