@@ -1,5 +1,6 @@
 //! Builds everything, runs the passes and what follows from them, reloads, and stops in order.
 
+mod fenced;
 mod keeper;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, watch};
 
-use crate::act::{self, CarriedOut, Done, Executor, Naming, Wanted};
+use crate::act::{self, CarriedOut, Done, Executor, Fence, Leadership, Naming, Record, Wanted};
 use crate::api::{self, Parts, Shared, WebOptions, Wish};
 use crate::audit::{self, Journal, JournalError, Notifier, RuleAnnotations, Told};
 use crate::clock::Clock;
@@ -23,6 +24,7 @@ use crate::model::{Millis, Timestamp};
 use crate::plan::{Action, Capacity, Gates, Plan};
 use crate::store::{Matcher, Store};
 
+use self::fenced::Fenced;
 use self::keeper::Keeper;
 
 /// How often what is older than the retention is dropped.
@@ -69,6 +71,8 @@ pub struct App {
     told: parking_lot::Mutex<Told>,
     wishes: Mutex<mpsc::Receiver<Wish>>,
     expired_at: parking_lot::Mutex<Timestamp>,
+    /// Chooses which of several replicas acts; this one does where there is none.
+    leadership: Option<Arc<Leadership>>,
     /// Keeps what was learned in a file; nobody does where there is no storage path.
     keeper: Option<Keeper>,
     kept_at: parking_lot::Mutex<Timestamp>,
@@ -111,7 +115,11 @@ impl App {
         });
         let store = Arc::new(Store::new(settings.store.clone()));
         store.keep_only(keep_of(&settings));
-        let executor = executor_of(&settings, &journal, &options.clock)?;
+        let leadership = settings.leader_election.as_ref();
+        let leadership =
+            leadership.map(|lease| Arc::new(Leadership::new(lease, &identity(&options.clock), &options.clock)));
+        let fence = leadership.as_ref().map(|leadership| leadership.fence().clone());
+        let executor = executor_of(&settings, &journal, &options.clock, fence.as_ref())?;
         let sinks = audit::build_sinks(&settings.notify).map_err(|error| AppError::Setup(error.to_string()))?;
         let notifier = Arc::new(Notifier::new(sinks, options.clock.clone()));
         let mut cycle = Cycle::new();
@@ -123,6 +131,9 @@ impl App {
         }
         let clock = options.clock;
         let (shared, wishes) = Shared::new(Parts { clock, store, settings, journal, notifier, options: options.web });
+        if let Some(fence) = fence {
+            shared.fence.store(Some(Arc::new(fence)));
+        }
         Ok(App {
             held_from: AtomicI64::new(shared.started_at.0),
             shared,
@@ -135,6 +146,7 @@ impl App {
             expired_at: parking_lot::Mutex::default(),
             keeper,
             kept_at: parking_lot::Mutex::default(),
+            leadership,
         })
     }
 
@@ -144,6 +156,11 @@ impl App {
         let executor = change(Executor::clone(&self.executor.load()));
         self.executor.store(Arc::new(executor));
         self
+    }
+
+    /// This replica's part in the election, where there is one.
+    pub fn leadership(&self) -> Option<&Arc<Leadership>> {
+        self.leadership.as_ref()
     }
 
     /// What handlers see; also for tests and the demo.
@@ -167,6 +184,10 @@ impl App {
             let end = ended.subscribe();
             async move { shared.notifier.run(stopped(end)).await }
         });
+        let elections = self.leadership.clone().map(|leadership| {
+            let end = ended.subscribe();
+            tokio::spawn(async move { leadership.run(stopped(end)).await })
+        });
         self.run_passes(stop).await;
         tracing::info!("stopping");
         self.keep_learned(self.shared.clock.now(), KeepWhen::Now).await;
@@ -174,6 +195,11 @@ impl App {
         self.keep_quality(untold).await;
         ended.send_replace(true);
         notifier.await.map_err(std::io::Error::other)?;
+        if let Some(elections) = elections
+            && tokio::time::timeout(STOP_WAIT, elections).await.is_err()
+        {
+            tracing::warn!("the lease was not let go of; it runs out by itself");
+        }
         // What is still queued gets its try, not more: a sink that is away must not hold up the stop.
         if tokio::time::timeout(STOP_WAIT, self.shared.notifier.drain()).await.is_err() {
             tracing::warn!("notices were left unsent");
@@ -327,7 +353,7 @@ impl App {
             hold_until: Some(held_from + settings.global.start_hold),
             pauses: controls.pauses_at(now),
             journal_ok: self.shared.journal_works(),
-            follower: false,
+            follower: !self.shared.leads(),
             interval: self.pass_interval(),
             released: std::mem::take(&mut self.shared.released.lock()),
             approved: controls.approved,
@@ -478,7 +504,8 @@ impl App {
             for warning in &warnings {
                 tracing::warn!("{warning}");
             }
-            let executor = executor_of(&settings, &self.shared.journal, &self.shared.clock);
+            let fence = self.leadership.as_ref().map(|leadership| leadership.fence());
+            let executor = executor_of(&settings, &self.shared.journal, &self.shared.clock, fence);
             Ok((executor.map_err(|error| error.to_string())?, settings))
         });
         match loaded {
@@ -555,7 +582,25 @@ fn keep_of(settings: &Settings) -> Option<Vec<Vec<Matcher>>> {
     }
 }
 
-fn executor_of(settings: &Settings, journal: &Arc<Journal>, clock: &Clock) -> Result<Executor, AppError> {
+fn executor_of(
+    settings: &Settings,
+    journal: &Arc<Journal>,
+    clock: &Clock,
+    fence: Option<&Fence>,
+) -> Result<Executor, AppError> {
     let actuators = act::build(&settings.actuators).map_err(|error| AppError::Setup(error.to_string()))?;
-    Ok(Executor { actuators, record: journal.clone(), clock: clock.clone() })
+    let record: Arc<dyn Record> = match fence {
+        None => journal.clone(),
+        Some(fence) => {
+            actuators.values().for_each(|actuator| actuator.set_fence(fence));
+            Arc::new(Fenced { journal: journal.clone(), fence: fence.clone() })
+        }
+    };
+    Ok(Executor { actuators, record, clock: clock.clone() })
+}
+
+/// Who this process is in an election: another for each process, also where two of them share a host.
+fn identity(clock: &Clock) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}_{}_{}", host.trim(), std::process::id(), clock.now().0)
 }

@@ -37,6 +37,15 @@ impl Clock {
         }
     }
 
+    /// Time since some moment before the first call, by a clock that nobody sets: for how long something has lasted. A simulated
+    /// clock has only one time.
+    pub fn monotonic(&self) -> Millis {
+        match &self.0 {
+            Source::Wall => since_first_asked(),
+            Source::Simulated(now) => Millis(now.borrow().0),
+        }
+    }
+
     /// Whether this clock only moves when told to.
     pub fn is_simulated(&self) -> bool {
         matches!(self.0, Source::Simulated(_))
@@ -92,6 +101,13 @@ impl Clock {
 fn wall_now() -> Timestamp {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's steady clock")]
+fn since_first_asked() -> Millis {
+    static FIRST: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    let first = FIRST.get_or_init(std::time::Instant::now);
+    Millis(i64::try_from(first.elapsed().as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

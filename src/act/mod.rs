@@ -27,7 +27,7 @@ mod webhook;
 
 pub use dry_run::DryRunActuator;
 pub use executor::{CarriedOut, Done, Executor};
-pub use kubernetes::{KubernetesActuator, KubernetesSettings, Naming, Wanted};
+pub use kubernetes::{Fence, KubernetesActuator, KubernetesSettings, Leadership, LeaseSettings, Naming, Wanted};
 pub use sign::Signer;
 pub use webhook::{WebhookActuator, WebhookBody, WebhookTarget, WebhookWhy};
 
@@ -215,6 +215,9 @@ pub trait Actuator: std::fmt::Debug + Send + Sync {
     fn measure<'a>(&'a self, _wanted: &'a Wanted) -> BoxFuture<'a, Result<Capacity, ActError>> {
         Box::pin(async { Ok(Capacity::default()) })
     }
+
+    /// Hands over what says whether this replica leads, for actuators whose attempts have several writes.
+    fn set_fence(&self, _fence: &Fence) {}
 
     /// How long it may be tried and waited for.
     fn patience(&self) -> Patience;

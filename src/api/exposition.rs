@@ -151,6 +151,8 @@ fn encode_store(shared: &Shared, encoder: &mut DescriptorEncoder<'_>) -> fmt::Re
         "Whether the journal can be written; nothing is acted on otherwise",
         [(vec![], works)],
     )?;
+    let leads = f64::from(u8::from(shared.leads()));
+    gauges(encoder, "leader", "Whether this replica acts; always where there is no election", [(vec![], leads)])?;
     let witness = shared.journal.witness();
     let rows = [(vec![], witness.rows as f64)];
     gauges(encoder, "journal_rows", "The number of the journal's last row", rows)?;

@@ -31,6 +31,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
+use crate::act::Fence;
 use crate::audit::{Journal, Notifier};
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -94,6 +95,8 @@ pub struct Shared {
     pub released: parking_lot::Mutex<BTreeSet<String>>,
     /// Why the journal could not be written the last time; nothing where it could.
     pub journal_fault: ArcSwapOption<String>,
+    /// Whether this replica leads; it does where there is no election.
+    pub fence: ArcSwapOption<Fence>,
     /// Whether the server takes and evaluates samples.
     pub ready: AtomicBool,
     /// When the last sample came, in ms since the epoch.
@@ -140,6 +143,7 @@ impl Shared {
             failures: parking_lot::Mutex::default(),
             released: parking_lot::Mutex::default(),
             journal_fault: ArcSwapOption::empty(),
+            fence: ArcSwapOption::empty(),
             ready: AtomicBool::new(false),
             last_write_at: AtomicI64::new(0),
             decodes: Semaphore::new(DECODES_MAX),
@@ -148,6 +152,11 @@ impl Shared {
             wishes,
         };
         (Arc::new(shared), received)
+    }
+
+    /// Whether this replica may act as far as the election is concerned.
+    pub fn leads(&self) -> bool {
+        self.fence.load().as_ref().is_none_or(|fence| fence.is_open())
     }
 
     /// Whether acting is possible as far as the journal is concerned.

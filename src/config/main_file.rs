@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use reqwest::Url;
 
-use crate::act::{ActuatorKind, ActuatorSettings, WebhookSettings};
+use crate::act::{ActuatorKind, ActuatorSettings, LeaseSettings, WebhookSettings};
 use crate::audit::{AlertmanagerSettings, GrafanaSettings, NotifySettings, NotifyWebhookSettings, SegmentSettings};
 use crate::model::Millis;
 use crate::plan::Mode;
@@ -50,6 +50,7 @@ pub(super) struct MainFile {
     pub(super) actuator_names: Vec<String>,
     /// Actuators may have any name: there is no main file that could name them.
     pub(super) any_actuator: bool,
+    pub(super) leader_election: Option<LeaseSettings>,
     pub(super) notify: NotifySettings,
     pub(super) web: Web,
     /// Rule files or patterns, with where they are named.
@@ -62,8 +63,9 @@ pub(super) struct MainFile {
 
 /// Reads the main file's tree.
 pub(super) fn read_main(report: &mut Report, files: Files<'_>, root: &Node) -> MainFile {
-    const KNOWN: [&str; 11] = [
+    const KNOWN: [&str; 12] = [
         "global",
+        "leader_election",
         "storage",
         "ingest",
         "query",
@@ -95,6 +97,9 @@ pub(super) fn read_main(report: &mut Report, files: Files<'_>, root: &Node) -> M
     main.calendar_files = named_files(report, fields.get("calendar_files"));
     if let Some(node) = fields.get("actuators") {
         read_actuators(report, files, node, &mut main);
+    }
+    if let Some(node) = fields.get("leader_election") {
+        main.leader_election = super::kubernetes::read_leader_election(report, &main.actuators, node);
     }
     if let Some(node) = fields.get("notify") {
         main.notify = read_notify(report, files, node);

@@ -79,6 +79,8 @@ pub struct Settings {
     pub calendar: Arc<Calendar>,
     /// Who carries actions out, by name.
     pub actuators: Vec<act::ActuatorSettings>,
+    /// By which lease one of several replicas is chosen to act; each acts where absent.
+    pub leader_election: Option<act::LeaseSettings>,
     /// Who is told.
     pub notify: audit::NotifySettings,
     /// The web server.
@@ -414,6 +416,7 @@ fn read_tree(report: &mut Report, file: usize) -> Option<Rc<Node>> {
 
 fn assemble(report: &Report, main: MainFile, rules: RuleFiles, policies: PolicyFiles, calendar: Calendar) -> Settings {
     let MainFile { global, store, keep, snapshot_interval, journal, limits, query, actuators, notify, web, .. } = main;
+    let leader_election = main.leader_election;
     Settings {
         global,
         store,
@@ -427,6 +430,7 @@ fn assemble(report: &Report, main: MainFile, rules: RuleFiles, policies: PolicyF
         pools: policies.pools,
         calendar: Arc::new(calendar),
         actuators,
+        leader_election,
         notify,
         web,
         files: report.sources.iter().map(|source| PathBuf::from(&source.name)).collect(),

@@ -13,6 +13,7 @@ pub fn restart_needed(before: &Settings, after: &Settings) -> Vec<&'static str> 
         ("storage.signal_retention", before.store.signal_retention != after.store.signal_retention),
         ("storage.memory_limit", before.store.memory_bytes_max != after.store.memory_bytes_max),
         ("storage.max_series", before.store.series_max != after.store.series_max),
+        ("leader_election", before.leader_election != after.leader_election),
         ("global.start_hold", before.global.start_hold != after.global.start_hold),
     ];
     stored.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()

@@ -1,6 +1,7 @@
 //! Calls to an API server: bounded in time and size, each refusal told apart, nothing repeated on its own.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{Method, Request, StatusCode};
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::super::{ActError, cut};
 use super::KubernetesSettings;
+use super::lease::Fence;
 use crate::model::Millis;
 
 /// No more of an answer is read: a page of 500 pods has a few megabytes.
@@ -89,6 +91,11 @@ impl Call {
         Call::write(Method::POST, path, "application/json", object, right)
     }
 
+    /// Replaces an object, if it is still the version that it names.
+    pub(super) fn put(path: String, object: Value, right: &str) -> Call {
+        Call::write(Method::PUT, path, "application/json", object, right)
+    }
+
     fn write(method: Method, path: String, kind: &'static str, body: Value, right: &str) -> Call {
         let query = vec![("fieldManager", MANAGER.to_owned()), ("fieldValidation", "Strict".to_owned())];
         Call { method, path, query, body: Some((kind, body)), right: right.to_owned() }
@@ -130,6 +137,8 @@ pub(super) struct Cluster {
     client: tokio::sync::Mutex<Option<Connected>>,
     /// The role allows no events: then none is tried any more.
     events_forbidden: AtomicBool,
+    /// Whether this replica may write; it may where nobody set one.
+    fence: OnceLock<Fence>,
 }
 
 #[derive(Clone)]
@@ -150,17 +159,26 @@ impl Cluster {
             timeout: settings.timeout,
             client: tokio::sync::Mutex::default(),
             events_forbidden: AtomicBool::new(false),
+            fence: OnceLock::new(),
         }
+    }
+
+    /// From now on nothing is written but while the fence is open.
+    pub(super) fn set_fence(&self, fence: &Fence) {
+        // Set once, when the app is built.
+        let _ = self.fence.set(fence.clone());
     }
 
     /// Makes one call. Where the token is refused it is read again, and the call made once more.
     pub(super) async fn call(&self, call: &Call) -> Result<Value, Fault> {
         let client = self.client().await?;
+        self.check_fence(call)?;
         match self.once(&client, call).await? {
             Some(answer) => Ok(answer),
             None => {
                 *self.client.lock().await = None;
                 let client = self.client().await?;
+                self.check_fence(call)?;
                 let refused = || Fault::Refused("401 Unauthorized, with the token read again too".to_owned());
                 self.once(&client, call).await?.ok_or_else(refused)
             }
@@ -270,6 +288,13 @@ impl Cluster {
             Fault::Later { words, retry_after, .. } => ActError::Unavailable { target, reason: words, retry_after },
             Fault::Unanswered(reason) => ActError::Unanswered { target, reason, retry_after: None },
         }
+    }
+
+    fn check_fence(&self, call: &Call) -> Result<(), Fault> {
+        if call.method != Method::GET && self.fence.get().is_some_and(|fence| !fence.is_open()) {
+            return Err(Fault::Refused("not sent: this replica does not lead any more".to_owned()));
+        }
+        Ok(())
     }
 
     async fn client(&self) -> Result<Client, Fault> {

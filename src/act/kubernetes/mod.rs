@@ -20,6 +20,7 @@
 mod capacity;
 mod cluster;
 mod drain;
+mod lease;
 mod quantity;
 mod resize;
 mod scale;
@@ -36,6 +37,7 @@ use serde_json::Value;
 
 pub use self::capacity::{Naming, Wanted};
 use self::cluster::{Cluster, Fault};
+pub use self::lease::{Fence, Leadership, LeaseSettings};
 use super::{Acceptance, ActError, Actuator, Confirmation, Patience};
 use crate::model::{Millis, Timestamp};
 use crate::plan::{Action, Capacity, Change};
@@ -304,6 +306,10 @@ impl Actuator for KubernetesActuator {
     fn measure<'a>(&'a self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Capacity, ActError>> {
         let measured = capacity::measure(&self.cluster, wanted);
         measured.map(|capacity| capacity.map_err(|fault| self.cluster.error(fault))).boxed()
+    }
+
+    fn set_fence(&self, fence: &Fence) {
+        self.cluster.set_fence(fence);
     }
 
     fn patience(&self) -> Patience {

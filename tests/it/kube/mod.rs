@@ -3,6 +3,7 @@
 
 mod actions;
 mod answers;
+mod leader;
 mod rights;
 mod rules;
 mod server;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use forestall::act::{KubernetesSettings, Naming, Wanted};
+use forestall::act::{KubernetesSettings, Leadership, LeaseSettings, Naming, Wanted};
+use forestall::model::Millis;
 use forestall::plan::{ActionKind, Change};
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::json;
@@ -81,6 +82,23 @@ async fn the_roles_grant_exactly_what_acting_takes() {
     world.carry_out(undo(&close, &world)).await;
     world.carry_out(drain("n", "n1")).await;
     check("nodes.yaml", &used(&world));
+
+    let world = World::start().await;
+    for name in ["a", "b"] {
+        let lease = LeaseSettings {
+            cluster: KubernetesSettings {
+                kubeconfig: Some(world.server.kubeconfig()),
+                ..KubernetesSettings::default()
+            },
+            namespace: "ops".to_owned(),
+            name: name.to_owned(),
+            duration: Millis::SECOND * 15,
+        };
+        let leadership = Leadership::new(&lease, name, &world.clock);
+        leadership.look().await;
+        leadership.run(std::future::ready(())).await;
+    }
+    check("leader.yaml", &used(&world));
 
     let world = World::start().await;
     world.executor.actuators["cluster"].measure(&Wanted::default()).await.expect("the cluster can be read");
