@@ -13,9 +13,11 @@ pub(super) fn read_kubernetes(report: &mut Report, files: Files<'_>, node: &Node
     const KNOWN: [&str; 7] =
         ["kubeconfig", "context", "timeout", "attempts", "confirm_within", "template_patch", "evict_bare_pods"];
     let fields = report.fields(node, "a Kubernetes actuator", &KNOWN)?;
-    let mut settings = KubernetesSettings::default();
-    settings.kubeconfig = fields.get("kubeconfig").and_then(|n| files.secret(report, n));
-    settings.context = fields.get("context").and_then(|n| report.text(n, "the name of a context"));
+    let mut settings = KubernetesSettings {
+        kubeconfig: fields.get("kubeconfig").and_then(|n| files.secret(report, n)),
+        context: fields.get("context").and_then(|n| report.text(n, "the name of a context")),
+        ..KubernetesSettings::default()
+    };
     if let Some(timeout) = fields.get("timeout").and_then(|n| report.duration(n, Millis(100))) {
         settings.timeout = timeout;
     }

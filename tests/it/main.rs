@@ -14,6 +14,7 @@ mod fleets;
 mod foresight_bench;
 mod mutants;
 mod hostile;
+mod kube;
 mod page;
 mod proto;
 mod query_scripts;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::cluster::{Call, Cluster, Fault, count, list, text};
 use super::quantity;
-use super::workload::controller_of;
+use super::workload::{controller_of, reserved};
 use crate::model::{ComponentId, Labels};
 use crate::plan::{Capacity, Node, Resources, Workload};
 
@@ -101,6 +101,8 @@ struct View {
 struct Pods {
     on_nodes: BTreeMap<String, u32>,
     priority: i64,
+    /// The most that one of them takes: what was resized in place differs from the template.
+    largest: Resources,
 }
 
 impl View {
@@ -136,12 +138,16 @@ impl View {
         let on = text(pod, "/spec/nodeName");
         if let Some((_, node)) = self.nodes.get_mut(on) {
             for resource in RESOURCES {
-                *node.used.entry(resource.to_owned()).or_default() += scheduled(&pod["spec"], resource);
+                *node.used.entry(resource.to_owned()).or_default() += reserved(&pod["spec"], resource).all;
             }
         }
         let Some((kind, name)) = workload_of(pod) else { return };
         let pods = self.pods.entry((kind, text(pod, "/metadata/namespace").to_owned(), name)).or_default();
         pods.priority = pods.priority.max(pod.pointer("/spec/priority").and_then(Value::as_i64).unwrap_or(0));
+        for resource in RESOURCES {
+            let largest = pods.largest.entry(resource.to_owned()).or_default();
+            *largest = largest.max(reserved(&pod["spec"], resource).all);
+        }
         if !on.is_empty() {
             *pods.on_nodes.entry(on.to_owned()).or_default() += 1;
         }
@@ -170,7 +176,9 @@ impl View {
         let in_pool = |node: &String| self.nodes.get(node).is_some_and(|(of, _)| of == pool);
         let replicas = count(object, "/spec/replicas", 1);
         let spec = &object["spec"]["template"]["spec"];
-        let amounts = RESOURCES.iter().map(|resource| ((*resource).to_owned(), scheduled(spec, resource)));
+        let amount =
+            |resource: &str| reserved(spec, resource).all.max(pods.largest.get(resource).copied().unwrap_or(0.0));
+        let amounts = RESOURCES.iter().map(|resource| ((*resource).to_owned(), amount(resource)));
         Some(Workload {
             component: naming.component(namespace, name)?,
             pool: (*pool).to_owned(),
@@ -211,22 +219,6 @@ fn takes_pods(node: &Value) -> bool {
     ready && !closed && !tainted
 }
 
-/// What the scheduler reserves for a pod: its containers and sidecars together, at least its largest init container, and
-/// its overhead.
-fn scheduled(spec: &Value, resource: &str) -> f64 {
-    let of = |container: &Value| {
-        let requests = container.pointer("/resources/requests").and_then(|all| all.get(resource));
-        requests.and_then(Value::as_str).and_then(quantity::parse).unwrap_or(0.0)
-    };
-    let is_sidecar = |container: &&Value| text(container, "/restartPolicy") == "Always";
-    let inits = list(spec, "/initContainers");
-    let sidecars: f64 = inits.iter().filter(is_sidecar).map(of).sum();
-    let running: f64 = list(spec, "/containers").iter().map(of).sum::<f64>() + sidecars;
-    let largest = inits.iter().filter(|container| !is_sidecar(container)).map(of).fold(0.0, f64::max);
-    let overhead = spec.pointer("/overhead").and_then(|all| all.get(resource)).and_then(Value::as_str);
-    running.max(largest) + overhead.and_then(quantity::parse).unwrap_or(0.0)
-}
-
 /// The workload that a pod is of.
 fn workload_of(pod: &Value) -> Option<(&'static str, String)> {
     let (kind, owner) = controller_of(pod)?;
@@ -245,28 +237,6 @@ fn workload_of(pod: &Value) -> Option<(&'static str, String)> {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn a_pod_takes_what_the_scheduler_reserves_for_it() {
-        let requests = |cpu: &str| json!({ "requests": { "cpu": cpu } });
-        for (spec, wanted) in [
-            (json!({ "containers": [{ "resources": requests("500m") }, { "resources": requests("1") }] }), 1.5),
-            (
-                json!({ "containers": [{ "resources": requests("1") }], "initContainers": [{ "resources": requests("3") }] }),
-                3.0,
-            ),
-            (
-                json!({ "containers": [{ "resources": requests("1") }],
-                    "initContainers": [{ "resources": requests("500m"), "restartPolicy": "Always" }] }),
-                1.5,
-            ),
-            (json!({ "containers": [{ "resources": requests("1") }], "overhead": { "cpu": "250m" } }), 1.25),
-            (json!({ "containers": [{}] }), 0.0),
-        ] {
-            let reserved = scheduled(&spec, "cpu");
-            assert!((reserved - wanted).abs() < 1e-9, "{spec}: {reserved}");
-        }
-    }
 
     #[test]
     fn closed_tainted_and_unready_nodes_take_no_pods() {

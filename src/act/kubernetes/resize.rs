@@ -1,7 +1,7 @@
 //! More of a resource for each replica: in place, pod by pod, so that the same pods go on without a restart.
 //!
-//! The plan's amounts are what a replica's containers request in all. Each container that requests some gets the same factor
-//! more, and its limit with it, so that the quality-of-service class stays. Pods that hold neither what the plan saw nor
+//! The plan's amounts are what is reserved for a replica in all, its sidecars and overhead among it. The difference goes to
+//! its containers: each that requests some gets the same factor more, and its limit with it, so that the quality-of-service class stays. Pods that hold neither what the plan saw nor
 //! what it wants were changed by somebody else: then nothing is written. Whether the cluster can do it is asked of the
 //! cluster (`pods/resize` in its discovery), not of its version.
 
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::cluster::{Call, Fault, list, text};
-use super::workload::{WorkloadKind, autoscaler, kind_of, requested, running_pods};
+use super::workload::{WorkloadKind, autoscaler, kind_of, reserved, running_pods};
 use super::{CONFLICTS_MAX, Step, Task, quantity};
 use crate::act::Confirmation;
 use crate::plan::Resources;
@@ -120,7 +120,7 @@ async fn resize(task: &Task<'_>, mut pod: Value, from: &Resources, to: &Resource
     let uid = text(&pod, "/metadata/uid").to_owned();
     let path = format!("/api/v1/namespaces/{}/pods/{name}", task.namespace());
     for _ in 0..CONFLICTS_MAX {
-        let containers = multiplied(&pod["spec"], from, to)
+        let containers = multiplied(&pod["spec"], to)
             .map_err(|words| Fault::Refused(format!("{}: pod {name}: {words}", task.subject())))?;
         let patch = json!({
             "metadata": { "uid": uid, "resourceVersion": text(&pod, "/metadata/resourceVersion") },
@@ -144,13 +144,19 @@ async fn resize(task: &Task<'_>, mut pod: Value, from: &Resources, to: &Resource
 }
 
 /// The containers with what they are to have: each that requests some gets the same factor of it, and its limit with it.
-fn multiplied(spec: &Value, from: &Resources, to: &Resources) -> Result<Vec<Value>, String> {
+fn multiplied(spec: &Value, to: &Resources) -> Result<Vec<Value>, String> {
     let mut changed = Vec::new();
     for container in list(spec, "/containers") {
         let (mut requests, mut limits) = (Map::new(), Map::new());
         for (resource, wanted) in to {
-            let before = requested(spec, resource).or_else(|| from.get(resource).copied()).unwrap_or(0.0);
-            let factor = if before > 0.0 { wanted / before } else { 1.0 };
+            let before = reserved(spec, resource);
+            if before.by_init {
+                return Err(format!("an init container asks for more {resource} than all that runs after it"));
+            }
+            let factor = (before.containers + wanted - before.all) / before.containers;
+            if !factor.is_finite() || factor <= 0.0 {
+                return Err(format!("its containers request too little {resource} to be changed by so much"));
+            }
             let amount = |kind: &str| {
                 let amounts = container.pointer(&format!("/resources/{kind}"));
                 amounts.and_then(|all| all.get(resource)).and_then(Value::as_str).and_then(quantity::parse)
@@ -188,9 +194,9 @@ fn must_restart(container: &Value, resource: &str) -> bool {
 /// How what a pod's or a template's containers request stands to a change.
 fn holds(spec: &Value, from: &Resources, to: &Resources) -> Holds {
     let near = |amounts: &Resources| {
-        amounts.iter().all(|(resource, amount)| {
-            requested(spec, resource).is_some_and(|has| (has - amount).abs() <= SAME_AMOUNT * amount.abs())
-        })
+        amounts
+            .iter()
+            .all(|(resource, amount)| (reserved(spec, resource).all - amount).abs() <= SAME_AMOUNT * amount.abs())
     };
     if near(to) {
         return Holds::Wanted;
@@ -225,7 +231,7 @@ async fn through_template(
             Holds::Before => {}
         }
         let containers =
-            multiplied(spec, from, to).map_err(|words| Fault::Refused(format!("{}: {words}", task.subject())))?;
+            multiplied(spec, to).map_err(|words| Fault::Refused(format!("{}: {words}", task.subject())))?;
         let patch = json!({
             "metadata": { "resourceVersion": text(&workload, "/metadata/resourceVersion") },
             "spec": { "template": { "spec": { "containers": containers } } },
@@ -318,12 +324,29 @@ mod tests {
             { "name": "proxy", "resources": { "requests": { "cpu": "100m" } } },
             { "name": "idle" },
         ] });
-        let containers = multiplied(&spec, &resources(0.4), &resources(0.6)).expect("it can be resized");
+        let containers = multiplied(&spec, &resources(0.6)).expect("it can be resized");
         let wanted = json!([
             { "name": "web", "resources": { "requests": { "cpu": "450m" }, "limits": { "cpu": "900m" } } },
             { "name": "proxy", "resources": { "requests": { "cpu": "150m" } } },
         ]);
         assert_eq!(Value::Array(containers), wanted);
+    }
+
+    #[test]
+    fn what_sidecars_take_stays_and_the_containers_get_the_difference() {
+        let spec = json!({
+            "containers": [{ "name": "web", "resources": { "requests": { "cpu": "300m" } } }],
+            "initContainers": [
+                { "name": "mesh", "restartPolicy": "Always", "resources": { "requests": { "cpu": "100m" } } },
+            ],
+        });
+        assert_eq!(holds(&spec, &resources(0.4), &resources(0.6)), Holds::Before);
+        let containers = multiplied(&spec, &resources(0.6)).expect("it can be resized");
+        assert_eq!(containers, [json!({ "name": "web", "resources": { "requests": { "cpu": "500m" } } })]);
+        let mut by_init = spec;
+        by_init["initContainers"][0] = json!({ "name": "setup", "resources": { "requests": { "cpu": "2" } } });
+        let words = multiplied(&by_init, &resources(3.0)).expect_err("it would not show");
+        assert!(words.contains("init container"), "{words}");
     }
 
     #[test]
@@ -334,7 +357,7 @@ mod tests {
             "resizePolicy": [{ "resourceName": "memory", "restartPolicy": "RestartContainer" }],
         }] });
         let gib = |n: f64| Resources::from([("memory".to_owned(), n * 1_073_741_824.0)]);
-        let words = multiplied(&spec, &gib(1.0), &gib(2.0)).expect_err("it would restart");
+        let words = multiplied(&spec, &gib(2.0)).expect_err("it would restart");
         assert!(words.contains("db") && words.contains("resizePolicy"), "{words}");
     }
 }

@@ -123,14 +123,33 @@ fn belongs_to(pod: &Value, kind: WorkloadKind, name: &str) -> bool {
     owner_kind == "ReplicaSet" && !hash.is_empty() && owner == format!("{name}-{hash}")
 }
 
-/// What the containers of a pod, or of a template, request of a resource in all; nothing where none does.
-pub(super) fn requested(spec: &Value, resource: &str) -> Option<f64> {
+/// What the scheduler reserves of a resource for a pod.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Reserved {
+    /// In all.
+    pub(super) all: f64,
+    /// Of that, for its containers.
+    pub(super) containers: f64,
+    /// Whether an init container asks for more than all that runs later: then that is what counts.
+    pub(super) by_init: bool,
+}
+
+/// What the scheduler reserves for a pod, or for one of a template: its containers and sidecars together, at least its
+/// largest init container, and its overhead.
+pub(super) fn reserved(spec: &Value, resource: &str) -> Reserved {
     let of = |container: &Value| {
         let requests = container.pointer("/resources/requests").and_then(|all| all.get(resource));
-        requests.and_then(Value::as_str).and_then(quantity::parse)
+        requests.and_then(Value::as_str).and_then(quantity::parse).unwrap_or(0.0)
     };
-    let amounts: Vec<f64> = list(spec, "/containers").iter().filter_map(of).collect();
-    (!amounts.is_empty()).then(|| amounts.iter().sum())
+    let is_sidecar = |container: &&Value| text(container, "/restartPolicy") == "Always";
+    let inits = list(spec, "/initContainers");
+    let sidecars: f64 = inits.iter().filter(is_sidecar).map(of).sum();
+    let containers: f64 = list(spec, "/containers").iter().map(of).sum();
+    let largest = inits.iter().filter(|container| !is_sidecar(container)).map(of).fold(0.0, f64::max);
+    let overhead = spec.pointer("/overhead").and_then(|all| all.get(resource)).and_then(Value::as_str);
+    let running = containers + sidecars;
+    let all = running.max(largest) + overhead.and_then(quantity::parse).unwrap_or(0.0);
+    Reserved { all, containers, by_init: largest > running }
 }
 
 #[cfg(test)]
@@ -169,6 +188,28 @@ mod tests {
             [("api-5d8f", "5d8f", true), ("api-canary-5d8f", "5d8f", false), ("api-5d8f", "", false)]
         {
             assert_eq!(belongs_to(&pod(owner, hash), deployment, "api"), own, "{owner} {hash}");
+        }
+    }
+
+    #[test]
+    fn a_pod_takes_what_the_scheduler_reserves_for_it() {
+        let requests = |cpu: &str| json!({ "requests": { "cpu": cpu } });
+        for (spec, wanted) in [
+            (json!({ "containers": [{ "resources": requests("500m") }, { "resources": requests("1") }] }), 1.5),
+            (
+                json!({ "containers": [{ "resources": requests("1") }], "initContainers": [{ "resources": requests("3") }] }),
+                3.0,
+            ),
+            (
+                json!({ "containers": [{ "resources": requests("1") }],
+                    "initContainers": [{ "resources": requests("500m"), "restartPolicy": "Always" }] }),
+                1.5,
+            ),
+            (json!({ "containers": [{ "resources": requests("1") }], "overhead": { "cpu": "250m" } }), 1.25),
+            (json!({ "containers": [{}] }), 0.0),
+        ] {
+            let all = reserved(&spec, "cpu").all;
+            assert!((all - wanted).abs() < 1e-9, "{spec}: {all}");
         }
     }
 }

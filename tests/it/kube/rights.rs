@@ -163,7 +163,12 @@ async fn the_room_of_a_cluster_is_what_nodes_have_less_what_pods_request() {
     assert_eq!(capacity.autoscaled, ["deployment/shop/api".to_owned()].into());
     let batch = capacity.workloads.iter().find(|workload| workload.component.to_string() == "deployment/shop/batch");
     assert_eq!(batch.map(|batch| batch.replicas_min), Some(1));
-    assert!(world.server.writes().is_empty());
+    assert!(world.server.writes().is_empty(), "measuring writes nothing");
+    // What was resized in place is seen at the pods, not at the template.
+    world.carry_out(resize_cpu("r", 0.5, 0.75)).await;
+    let capacity = actuator.measure(&wanted).await.expect("the cluster can be read");
+    let api = capacity.workloads.iter().find(|workload| workload.component.to_string() == "deployment/shop/api");
+    assert!((api.expect("the workload is found").per_replica["cpu"] - 0.75).abs() < 1e-9);
     // A cluster that cannot be read in full is not read at all.
     world.server.deny("list pods");
     let error = actuator.measure(&wanted).await.expect_err("pods must be known");

@@ -237,7 +237,7 @@ impl Rules {
             // The status is written between a look and the next write: the version moves, the rest stays. Not each time,
             // or nobody would ever get a word in.
             self.version += 1;
-            if self.version % 3 != 0 {
+            if !self.version.is_multiple_of(3) {
                 let version = json!(self.version.to_string());
                 if let Some(node) = self.objects.get_mut(&parts.object()) {
                     node["metadata"]["resourceVersion"] = version;
