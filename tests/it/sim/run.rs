@@ -70,7 +70,8 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
 /// Works through seeds on all cores, until one's work says that it is enough.
 pub(crate) fn in_parallel(seeds: Range<u64>, work: impl Fn(&tokio::runtime::Runtime, u64) -> ControlFlow<()> + Sync) {
     let next = AtomicU64::new(seeds.start);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // A seed waits for its writer now and then: another runs meanwhile.
+    let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -457,6 +458,10 @@ impl Run {
     /// Why did it do that? A decision that is made again from its record comes out the same, byte for byte.
     fn inv_replay_is_byte_identical(&self) -> Result<(), String> {
         let Some(app) = &self.app else { return Err("the app is not running at the end".to_owned()) };
+        // A journal that is in memory only is read again in one run of four.
+        if self.folder.is_none() && !self.seed.is_multiple_of(4) {
+            return Ok(());
+        }
         let journal = &app.shared().journal;
         let rows = journal.verify().map_err(|error| error.to_string())?.rows;
         // One of them, somewhere: there are thousands of runs.

@@ -156,7 +156,7 @@ impl Script {
     pub(crate) fn draw(seed: u64) -> Script {
         let mut chance = Chance::new(seed, "script");
         let interval = chance.of(&[Millis::SECOND * 30, Millis::MINUTE, Millis::MINUTE * 2, Millis::MINUTE * 3]);
-        let passes = if chance.is(0.02) { chance.whole(60, 120) } else { chance.whole(8, 24) };
+        let passes = if chance.is(0.02) { chance.whole(60, 120) } else { chance.whole(8, 21) };
         let end = START + interval * i64::from(passes);
         let kinds: &[Kind] = match chance.whole(0, 10) {
             0..4 => &[Kind::Deployment],
