@@ -1,8 +1,8 @@
 //! Less traffic: the weights of Gateway API routes.
 //!
 //! A share of a backend's weight goes to the other backends of the same rule, in proportion to theirs. The route keeps a mark
-//! with the weights that were there before and those that were set. Given back are the former, and only while the latter
-//! still stand.
+//! with the weights that were there before and those that were set. A second shift counts from what was there before the
+//! first. Given back is what the undo names: a smaller share, or what was there; and only while what was set still stands.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,7 +18,8 @@ const WEIGHT_SUM: f64 = 10_000.0;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
-    action: String,
+    /// Whose shifts stand on one another.
+    actions: Vec<String>,
     /// Rule → backend → weight; absent where none was said.
     was: Vec<Vec<Option<u64>>>,
     set: Vec<Vec<Option<u64>>>,
@@ -76,7 +77,7 @@ async fn write(task: &Task<'_>, mut route: Value, share: f64) -> Result<Step, Fa
     let path = format!("/apis/gateway.networking.k8s.io/v1/namespaces/{}/httproutes/{name}", task.namespace());
     for _ in 0..CONFLICTS_MAX {
         let Some((weights, mark)) = wanted(task, &route, share)? else {
-            let ours = mark_of(&route).is_some_and(|mark| mark.action == task.action.id);
+            let ours = mark_of(&route).is_some_and(|mark| mark.actions.contains(&task.action.id));
             return Ok(if ours { Step::already_ours() } else { Step::unchanged() });
         };
         let patch = json!({
@@ -112,22 +113,34 @@ fn wanted(task: &Task<'_>, route: &Value, share: f64) -> Result<Option<(Weights,
     let now = weights_of(route);
     let mark = mark_of(route);
     if let Some(undone) = &task.action.undoes {
-        let own = mark.filter(|mark| mark.action == *undone && mark.set == now);
-        return Ok(own.map(|mark| (mark.was, Value::Null)));
+        let Some(Mark { mut actions, was, .. }) = mark.filter(|mark| mark.actions.contains(undone) && mark.set == now)
+        else {
+            return Ok(None);
+        };
+        actions.retain(|action| action != undone);
+        if actions.is_empty() {
+            return Ok(Some((was, Value::Null)));
+        }
+        let set = shifted(task, route, &was, share);
+        return marked(Mark { actions, was, set });
     }
-    let was = match mark {
-        Some(mark) if mark.action == task.action.id => return Ok(None),
+    let (mut actions, was) = match mark {
+        Some(mark) if mark.actions.contains(&task.action.id) => return Ok(None),
         // What an earlier action of ours set is not what was there before.
-        Some(mark) if mark.set == now => mark.was,
-        _ => now,
+        Some(mark) if mark.set == now => (mark.actions, mark.was),
+        _ => (Vec::new(), now),
     };
     let set = shifted(task, route, &was, share);
     if set == was {
         return Ok(None);
     }
-    let mark = Mark { action: task.action.id.clone(), was, set: set.clone() };
+    actions.push(task.action.id.clone());
+    marked(Mark { actions, was, set })
+}
+
+fn marked(mark: Mark) -> Result<Option<(Weights, Value)>, Fault> {
     let text = serde_json::to_string(&mark).map_err(|error| Fault::Refused(error.to_string()))?;
-    Ok(Some((set, json!(text))))
+    Ok(Some((mark.set, json!(text))))
 }
 
 fn mark_of(route: &Value) -> Option<Mark> {
@@ -178,7 +191,9 @@ fn with_weights(route: &Value, weights: &Weights) -> Vec<Value> {
 pub(super) async fn confirm(task: &Task<'_>) -> Result<Confirmation, Fault> {
     let routes = routes(task).await?;
     let stands = |id: &str| {
-        let of = |route: &Value| mark_of(route).is_some_and(|mark| mark.action == id && mark.set == weights_of(route));
+        let of = |route: &Value| {
+            mark_of(route).is_some_and(|mark| mark.actions.iter().any(|own| own == id) && mark.set == weights_of(route))
+        };
         routes.iter().filter(|route| of(route)).count()
     };
     if let Some(undone) = &task.action.undoes {

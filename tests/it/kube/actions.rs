@@ -477,6 +477,11 @@ async fn a_workloads_pods_leave_the_named_nodes_and_nobody_elses() {
     assert_eq!(writes(&world).len(), 1, "the pods of one node");
 }
 
+/// The same action under another id, decided now.
+fn at(world: &World, action: Action, id: &str) -> Action {
+    Action { id: id.to_owned(), decided_at: world.clock.now(), ..action }
+}
+
 #[tokio::test]
 async fn load_shifts_to_the_other_backends_and_back() {
     let route = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/web";
@@ -498,6 +503,18 @@ async fn load_shifts_to_the_other_backends_and_back() {
     assert_eq!(weights(&world), (json!(3000), json!(7000)));
     check(&world.carry_out(undo(&shift, &world)).await, Outcome::Confirmed, "");
     assert_eq!(world.server.get(route)["spec"], before, "as it was, to the letter");
+    // A second shift counts from what was there before the first; each is given back to where the undo says.
+    check(&world.carry_out(at(&world, shift.clone(), "s1")).await, Outcome::Confirmed, "");
+    let mut second = at(&world, shift.clone(), "s2");
+    second.change = Change::Shift { share: 0.6 };
+    check(&world.carry_out(second.clone()).await, Outcome::Confirmed, "");
+    assert_eq!(weights(&world), (json!(2000), json!(8000)));
+    let back = Action { change: Change::Shift { share: 0.4 }, ..undo(&second, &world) };
+    check(&world.carry_out(back).await, Outcome::Confirmed, "");
+    assert_eq!(weights(&world), (json!(3000), json!(7000)));
+    let first = at(&world, shift.clone(), "s1");
+    check(&world.carry_out(undo(&first, &world)).await, Outcome::Confirmed, "");
+    assert_eq!(world.server.get(route)["spec"], before);
     let world = World::start().await;
     check(&world.carry_out(shift).await, Outcome::Failed, "no Gateway API");
 }
