@@ -18,16 +18,25 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Millis, Timestamp};
 use crate::plan::{Action, Outcome};
 
+mod auth;
+mod cloud;
 mod dry_run;
 mod executor;
 mod http;
+mod request;
 mod sign;
+mod sigv4;
+mod template;
 mod webhook;
 
+pub use auth::{AuthSettings, AwsCredentials, AzureCredentials, GcpCredentials};
+pub use cloud::{AwsAutoscalingSettings, AzureVmssSettings, CloudActuator, CloudSettings, GcpMigSettings, GcpPlace};
 pub use dry_run::DryRunActuator;
 pub use executor::{CarriedOut, Done, Executor};
+pub use request::{ConfirmSettings, HeaderText, HttpActuator, HttpSettings};
 pub use sign::Signer;
-pub use webhook::{WebhookActuator, WebhookBody, WebhookTarget, WebhookWhy};
+pub use template::{StatusExpr, TextTemplate, UrlTemplate, placeholder};
+pub use webhook::{ACTION_SCHEMA, WebhookActuator, WebhookBody, WebhookTarget, WebhookWhy};
 
 pub(crate) use executor::wait_before_retry;
 pub(crate) use http::{ApiClient, cut};
@@ -46,6 +55,14 @@ pub struct ActuatorSettings {
 pub enum ActuatorKind {
     /// POSTs each action to a URL.
     Webhook(WebhookSettings),
+    /// Sends each action as a request of the user's own shape.
+    Http(Box<HttpSettings>),
+    /// Resizes groups of AWS Auto Scaling.
+    AwsAutoscaling(Box<AwsAutoscalingSettings>),
+    /// Resizes managed instance groups of Google Cloud.
+    GcpMig(Box<GcpMigSettings>),
+    /// Resizes scale sets of Azure.
+    AzureVmss(Box<AzureVmssSettings>),
     /// Writes each action down and does nothing.
     DryRun,
 }
@@ -215,6 +232,10 @@ pub fn build(settings: &[ActuatorSettings]) -> Result<BTreeMap<String, Arc<dyn A
     for one in settings {
         let actuator: Arc<dyn Actuator> = match &one.kind {
             ActuatorKind::Webhook(webhook) => Arc::new(WebhookActuator::new(&one.name, webhook)?),
+            ActuatorKind::Http(http) => Arc::new(HttpActuator::new(&one.name, http)?),
+            ActuatorKind::AwsAutoscaling(aws) => Arc::new(CloudActuator::aws(&one.name, aws)?),
+            ActuatorKind::GcpMig(gcp) => Arc::new(CloudActuator::gcp(&one.name, gcp)?),
+            ActuatorKind::AzureVmss(azure) => Arc::new(CloudActuator::azure(&one.name, azure)?),
             ActuatorKind::DryRun => Arc::new(DryRunActuator),
         };
         if actuators.insert(one.name.clone(), actuator).is_some() {

@@ -1,0 +1,3 @@
+//! Development only.
+#[path = "it/webhook.rs"]
+mod webhook;
