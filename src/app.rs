@@ -264,6 +264,7 @@ impl App {
         let cycle = self.cycle.clone();
         let failures = std::mem::take(&mut *self.shared.failures.lock());
         let ledger = self.shared.journal.ledger(now);
+        let predictions = self.shared.journal.controls().predictions.at(now);
         let gates = self.gates(&settings, now);
         let expire = {
             let mut expired_at = self.expired_at.lock();
@@ -279,6 +280,7 @@ impl App {
             }
             let mut cycle = cycle.lock();
             cycle.note_failures(failures);
+            cycle.note_predictions(predictions);
             match seen {
                 Some(seen) => cycle.decide(&settings, seen, ledger, gates, now),
                 None => cycle.run(&store, &settings, ledger, gates, now),

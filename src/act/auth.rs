@@ -237,8 +237,9 @@ impl Authenticator {
     ) -> Result<Answer, ActError> {
         let request = self.sign(api, outgoing, now).await.map_err(unsent)?;
         let answer = api.exchange(request, bytes_max, now).await?;
-        if answer.status == StatusCode::UNAUTHORIZED {
-            self.forget();
+        if answer.status == StatusCode::UNAUTHORIZED && self.forget() {
+            // The next attempt asks for another.
+            return Err(api.unavailable("401 Unauthorized: what it had given us is taken no longer".to_owned()));
         }
         Ok(answer)
     }

@@ -3,6 +3,7 @@
 mod api;
 mod backtest;
 mod cli;
+mod cloud;
 mod config;
 mod controls;
 mod crash;
@@ -15,6 +16,7 @@ mod foresight_bench;
 mod mutants;
 mod hostile;
 mod page;
+mod predictions;
 mod proto;
 mod query_scripts;
 mod readme;
@@ -28,3 +30,4 @@ mod scenarios;
 )]
 mod sim;
 mod tidy;
+mod webhook;

@@ -54,6 +54,7 @@ fn action(id: &str, kind: ActionKind, change: Change) -> Action {
             signal: "saturation/cpu".to_owned(),
             peak: None,
             sentence: "0.9 × 0.8 × 10 > 1".to_owned(),
+            predictions: Vec::new(),
         },
         decided_at: NOW,
         expires_at: Some(NOW + Millis::HOUR),
@@ -63,7 +64,7 @@ fn action(id: &str, kind: ActionKind, change: Change) -> Action {
     }
 }
 
-fn scale_out(id: &str) -> Action {
+pub(crate) fn scale_out(id: &str) -> Action {
     action(id, ActionKind::ScaleOut, Change::Replicas { from: 3, to: 5 })
 }
 

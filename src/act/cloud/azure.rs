@@ -96,8 +96,7 @@ impl Azure {
             _ => text.clone(),
         };
         // Somebody else is changing it, or has since it was read: it is read again.
-        let passes = matches!(answer.status, StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED)
-            || (answer.status == StatusCode::UNAUTHORIZED && self.auth.forget());
+        let passes = matches!(answer.status, StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED);
         Err(if passes { self.api.unavailable(words) } else { self.api.failure(&answer, &words) })
     }
 

@@ -2,7 +2,7 @@
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{Method, Url};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -110,7 +110,7 @@ impl Gcp {
         let reason = error.pointer("/error/errors/0/reason").and_then(Value::as_str).unwrap_or_default();
         let words = error.pointer("/error/message").and_then(Value::as_str).unwrap_or(&text);
         let passes = ["rateLimitExceeded", "userRateLimitExceeded", "resourceNotReady"].contains(&reason);
-        if passes || answer.status == StatusCode::UNAUTHORIZED && self.auth.forget() {
+        if passes {
             return self.api.unavailable(format!("{reason}: {words}"));
         }
         self.api.failure(answer, words)

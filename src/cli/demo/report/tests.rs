@@ -35,7 +35,7 @@ fn past(id: &str, kind: ActionKind, service: &str, hour: i64, outcome: Outcome) 
         actuator: "fleet".to_owned(),
         target: Target { component, namespace: namespace.to_owned(), name: name.to_owned() },
         change: Change::Replicas { from, to },
-        why: Why { probability: 0.9, eta: None, expected_loss: 0.5, signal, peak: None, sentence: String::new() },
+        why: Why { probability: 0.9, eta: None, expected_loss: 0.5, signal, peak: None, sentence: String::new(), predictions: Vec::new() },
         decided_at: at(hour),
         expires_at: None,
         undo: None,
