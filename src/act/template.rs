@@ -176,7 +176,7 @@ impl UrlTemplate {
     }
 
     /// Some address of it, for who is called.
-    pub(super) fn sample(&self) -> String {
+    pub fn sample(&self) -> String {
         self.text.render(|_| Ok("1".to_owned())).unwrap_or_default()
     }
 

@@ -186,7 +186,13 @@ fn read_http(report: &mut Report, files: Files<'_>, node: &Node) -> Option<HttpS
 fn read_url_template(report: &mut Report, node: &Node, local: Local) -> Option<UrlTemplate> {
     let text = url_text(report, node)?;
     match UrlTemplate::parse(&text, local == Local::Allowed) {
-        Ok(url) => Some(url),
+        Ok(url) => match Url::parse(&url.sample()).ok().and_then(|sample| url_problem(&sample, local)) {
+            Some((message, help)) => {
+                report.error(node.at, "config/bad-url", message, help);
+                None
+            }
+            None => Some(url),
+        },
         Err(message) => {
             let help = "https://host/groups/{target.name}, with placeholders in path and query only";
             report.error(node.at, "config/bad-url", message, help);

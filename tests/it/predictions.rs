@@ -26,7 +26,7 @@ pools:
       - kind: service
         by: [namespace, service]
         replicas: sum by (namespace, service) (replicas)
-        requests: { cpu: max by (namespace, service) (replica_cpu) }
+        requests: { cpu: 'max by (namespace, service) (replica_cpu)' }
 ";
 
 /// A server with a pool of one service that nobody foresees, and a target that takes every request.
