@@ -7,8 +7,12 @@ mod cloud;
 mod config;
 #[path = "it/deploy.rs"]
 mod deploy;
+#[path = "it/keda.rs"]
+mod keda;
 #[path = "it/predictions.rs"]
 mod predictions;
+#[path = "it/proto.rs"]
+mod proto;
 #[path = "it/readme.rs"]
 mod readme;
 #[path = "it/real.rs"]

@@ -9,6 +9,8 @@ mod answer;
 mod auth;
 mod controls;
 mod exposition;
+#[cfg(feature = "keda")]
+pub mod keda;
 mod meters;
 mod own;
 mod page;

@@ -15,6 +15,7 @@ mod fleets;
 mod foresight_bench;
 mod mutants;
 mod hostile;
+mod keda;
 mod page;
 mod predictions;
 mod proto;
