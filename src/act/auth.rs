@@ -317,10 +317,13 @@ impl Authenticator {
                 if !scopes.is_empty() {
                     form.push(("scope", scopes.join(" ")));
                 }
-                let request = giver.request(Method::POST).basic_auth(form_encode(client_id), Some(form_encode(&secret)));
+                let request =
+                    giver.request(Method::POST).basic_auth(form_encode(client_id), Some(form_encode(&secret)));
                 self.token(giver, request.form(&form), &[secret], now).await
             }
-            AuthSettings::AwsSigv4 { credentials: AwsCredentials::WebIdentity { role_arn, token_file, .. }, .. } => {
+            AuthSettings::AwsSigv4 {
+                credentials: AwsCredentials::WebIdentity { role_arn, token_file, .. }, ..
+            } => {
                 let token = read_secret(token_file).await.map_err(unread)?;
                 assume_role(giver, role_arn, &token, now).await
             }
@@ -379,18 +382,14 @@ impl Authenticator {
     }
 
     /// A token of Google for a word signed with a service account's key (RFC 7523).
-    async fn ask_by_key(
-        &self,
-        file: &Path,
-        scopes: &[String],
-        now: Timestamp,
-    ) -> Result<(Given, Timestamp), ActError> {
+    async fn ask_by_key(&self, file: &Path, scopes: &[String], now: Timestamp) -> Result<(Given, Timestamp), ActError> {
         let target = self.name.clone();
         let wrong = |reason: String| ActError::Unavailable { target: target.clone(), reason, retry_after: None };
         let key = read_secret(file).await.map_err(|error| wrong(error.to_string()))?;
         let shown = file.display();
-        let key: ServiceAccountKey = serde_json::from_str(&key)
-            .map_err(|error| wrong(format!("secret file {shown}: not a service account's key: line {}", error.line())))?;
+        let key: ServiceAccountKey = serde_json::from_str(&key).map_err(|error| {
+            wrong(format!("secret file {shown}: not a service account's key: line {}", error.line()))
+        })?;
         let built = ApiClient::new(&self.name, &key.token_uri, self.timeout, self.allow_local);
         let giver = built.map_err(|error| wrong(format!("secret file {shown}: token_uri: {}", error.reason)))?;
         let seconds = now.0.div_euclid(1000);
@@ -398,7 +397,8 @@ impl Authenticator {
             "iss": key.client_email, "scope": scopes.join(" "), "aud": key.token_uri, "iat": seconds,
             "exp": seconds + GRANT_SECONDS,
         });
-        let grant = rs256(&key.private_key, &claims).map_err(|reason| wrong(format!("secret file {shown}: {reason}")))?;
+        let grant =
+            rs256(&key.private_key, &claims).map_err(|reason| wrong(format!("secret file {shown}: {reason}")))?;
         let form = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", grant.as_str())];
         let request = giver.request(Method::POST).form(&form);
         self.token(&giver, request, &[grant.clone()], now).await
@@ -502,8 +502,7 @@ struct RoleKey {
 
 impl RoleKey {
     fn given(self, now: Timestamp) -> (Given, Timestamp) {
-        let key =
-            AccessKey { id: self.access_key_id, secret: self.secret_access_key, session_token: Some(self.token) };
+        let key = AccessKey { id: self.access_key_id, secret: self.secret_access_key, session_token: Some(self.token) };
         (Given::Key(key), time_of(&self.expiration).unwrap_or(now + LASTS))
     }
 }

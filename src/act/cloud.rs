@@ -74,8 +74,13 @@ trait Groups: std::fmt::Debug + Send + Sync {
     /// Reads a group. An error means that nothing was changed.
     fn read<'a>(&'a self, name: &'a str, now: Timestamp) -> BoxFuture<'a, Result<Group, ActError>>;
     /// Sets how many there shall be.
-    fn resize<'a>(&'a self, group: &'a Group, to: u32, id: &'a str, now: Timestamp)
-    -> BoxFuture<'a, Result<(), ActError>>;
+    fn resize<'a>(
+        &'a self,
+        group: &'a Group,
+        to: u32,
+        id: &'a str,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<(), ActError>>;
 }
 
 /// Resizes the groups of a cloud.

@@ -161,8 +161,8 @@ impl HttpActuator {
             return Err(status.failure(&answer, &answer.text()));
         }
         let body = status.body_of(answer)?;
-        let answer: Value = serde_json::from_slice(&body)
-            .map_err(|error| status.refused(format!("its status is no JSON: {error}")))?;
+        let answer: Value =
+            serde_json::from_slice(&body).map_err(|error| status.refused(format!("its status is no JSON: {error}")))?;
         if confirm.expr.holds(&answer, &facts).map_err(unfit)? {
             return Ok(Confirmation::Done);
         }
@@ -244,10 +244,8 @@ mod tests {
         std::fs::write(&key, "s3cr3t\n").expect("the file can be written");
         let server = Server::start(&[Reply::Status(202, ""), Reply::Status(403, "s3cr3t is not a key of ours")]).await;
         let text = |text: &str| HeaderText::Text(TextTemplate::parse(text).expect("a template"));
-        let headers = vec![
-            ("x-api-key".to_owned(), HeaderText::File(key)),
-            ("x-for".to_owned(), text("{target.name}")),
-        ];
+        let headers =
+            vec![("x-api-key".to_owned(), HeaderText::File(key)), ("x-for".to_owned(), text("{target.name}"))];
         let fleet = actuator(&HttpSettings { headers, ..settings(&server) });
         let mut nasty = action("a/1");
         nasty.target.name = "a/../b?x=\"1\"".to_owned();
@@ -312,7 +310,10 @@ mod tests {
                 (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
                 (answer, wanted) => assert_eq!(answer.expect("an answer"), wanted.expect("one"), "{status}"),
             }
-            assert_eq!((server.got()[0].method.as_str(), server.got()[0].path.as_str()), ("GET", "/groups/checkout/status"));
+            assert_eq!(
+                (server.got()[0].method.as_str(), server.got()[0].path.as_str()),
+                ("GET", "/groups/checkout/status")
+            );
         }
         let server = Server::start(&[Reply::Status(200, "")]).await;
         let blind = actuator(&HttpSettings { confirm: None, ..settings(&server) });

@@ -59,8 +59,7 @@ pub(super) fn sign(
     headers.sort_unstable();
     let names: Vec<&str> = headers.iter().map(|(name, _)| *name).collect();
     let names = names.join(";");
-    let mut canonical =
-        format!("{}\n{}\n{}\n", request.method, path_of(request.url, service), query_of(request.url));
+    let mut canonical = format!("{}\n{}\n{}\n", request.method, path_of(request.url, service), query_of(request.url));
     for (name, value) in &headers {
         let _ = writeln!(canonical, "{name}:{}", value.split_whitespace().collect::<Vec<_>>().join(" "));
     }

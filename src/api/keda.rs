@@ -128,8 +128,7 @@ impl Scaler {
         }
         let shown = cut(&wanted.component, WORDS_CHARS_MAX);
         let mut found = report.assessments.iter().filter(|one| one.component.to_string() == wanted.component);
-        let assessment =
-            found.next().ok_or_else(|| Status::not_found(format!("no component {shown:?} is watched")))?;
+        let assessment = found.next().ok_or_else(|| Status::not_found(format!("no component {shown:?} is watched")))?;
         let names: Vec<String> =
             assessment.signals.iter().map(|signal| format!("{}/{}", signal.rule, signal.signal)).collect();
         let index = match &wanted.signal {

@@ -188,7 +188,9 @@ fn check_wanted(resource: &str, amount: f64) -> Result<(), Refusal> {
         return Err(Refusal::bad_data(format!("`wanted`: there is no {shown:?}; there are {}", known.join(", "))));
     };
     if !(amount > 0.0 && amount <= *most) {
-        return Err(Refusal::bad_data(format!("`wanted`: {resource} {amount} is out of range: above 0, at most {most}")));
+        return Err(Refusal::bad_data(format!(
+            "`wanted`: {resource} {amount} is out of range: above 0, at most {most}"
+        )));
     }
     if resource == "replicas" && amount.fract() > 0.0 {
         return Err(Refusal::bad_data(format!("`wanted`: {amount} replicas are no whole number")));
@@ -207,7 +209,11 @@ fn end_of(told: &Told, now: Timestamp) -> Result<Timestamp, Refusal> {
             let wrong = || Refusal::bad_data(format!("`expires_at`: {at:?} is no time; write 2026-01-09T12:00:00Z"));
             parse_time(at).ok_or_else(wrong)?
         }
-        _ => return Err(Refusal::bad_data("one of `expires_in` and `expires_at` is needed: no prediction lasts for ever")),
+        _ => {
+            return Err(Refusal::bad_data(
+                "one of `expires_in` and `expires_at` is needed: no prediction lasts for ever",
+            ));
+        }
     };
     if until <= now {
         return Err(Refusal::bad_data(format!("it would expire at {until}, which has passed")));
@@ -238,9 +244,13 @@ fn component(tells_of: &TellsOf, report: &Report) -> Result<ComponentId, Refusal
                 let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
                 starts && name.len() <= NAME_CHARS_MAX && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
             };
-            if !is_name(kind) || labels.is_empty() || labels.len() > LABELS_MAX || !labels.keys().all(|name| is_name(name))
+            if !is_name(kind)
+                || labels.is_empty()
+                || labels.len() > LABELS_MAX
+                || !labels.keys().all(|name| is_name(name))
             {
-                let message = format!("`component`: a kind and 1 to {LABELS_MAX} labels with names of labels are wanted");
+                let message =
+                    format!("`component`: a kind and 1 to {LABELS_MAX} labels with names of labels are wanted");
                 return Err(Refusal::bad_data(message));
             }
             let values: Option<Vec<(&str, &str)>> =

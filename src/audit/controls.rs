@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 
-use super::predictions::{DoneBody, Predictions};
 use super::journal::{COLUMNS, Journal, JournalError, NewRow, Row, RowKind, read_error};
+use super::predictions::{DoneBody, Predictions};
 use crate::act::cut;
 use crate::model::Timestamp;
 use crate::plan::{Action, Breaker, Carry, Mode, Pause, PauseScope, Plan, Streak};

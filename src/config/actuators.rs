@@ -21,8 +21,7 @@ use super::reader::{Fields, quoted, suggestion};
 use super::tree::{Kind, Node, Place};
 
 /// The kinds of actuators that there are.
-pub(super) const ACTUATOR_KINDS: [&str; 6] =
-    ["webhook", "http", "aws_autoscaling", "gcp_mig", "azure_vmss", "dry_run"];
+pub(super) const ACTUATOR_KINDS: [&str; 6] = ["webhook", "http", "aws_autoscaling", "gcp_mig", "azure_vmss", "dry_run"];
 /// The kinds of actuators that a later version will have.
 const ACTUATOR_KINDS_LATER: [&str; 1] = ["kubernetes"];
 /// Headers that say who sends a request, or that are not the user's to set.
@@ -239,7 +238,12 @@ fn read_text_template(report: &mut Report, node: &Node, what: &str) -> Option<Te
     match TextTemplate::parse(&text) {
         Ok(template) => Some(template),
         Err(message) => {
-            report.error(node.at, "config/bad-placeholder", message, "write a text, or a placeholder like '{target.name}'");
+            report.error(
+                node.at,
+                "config/bad-placeholder",
+                message,
+                "write a text, or a placeholder like '{target.name}'",
+            );
             None
         }
     }
@@ -297,12 +301,22 @@ fn read_condition(report: &mut Report, node: &Node) -> Option<StatusExpr> {
 }
 
 /// The one entry of a mapping that says which of several ways is meant; a bare word counts as one without settings.
-fn one_way<'a>(report: &mut Report, node: &'a Node, what: &str, ways: &[&str]) -> Option<(&'a str, Place, Option<&'a Node>)> {
+fn one_way<'a>(
+    report: &mut Report,
+    node: &'a Node,
+    what: &str,
+    ways: &[&str],
+) -> Option<(&'a str, Place, Option<&'a Node>)> {
     let (word, at, settings) = match &node.kind {
         Kind::Scalar { text, .. } => (text.as_str(), node.at, None),
         Kind::Map(entries) if entries.len() == 1 => (entries[0].0.text.as_str(), entries[0].0.at, Some(&*entries[0].1)),
         Kind::Null | Kind::List(_) | Kind::Map(_) => {
-            report.error(node.at, "config/wrong-type", format!("{what} names one way"), format!("name one of {}", quoted(ways)));
+            report.error(
+                node.at,
+                "config/wrong-type",
+                format!("{what} names one way"),
+                format!("name one of {}", quoted(ways)),
+            );
             return None;
         }
     };

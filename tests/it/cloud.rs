@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use forestall::act::{
-    ActError, Acceptance, Actuator as _, AwsAutoscalingSettings, AwsCredentials, CloudActuator, CloudSettings,
+    Acceptance, ActError, Actuator as _, AwsAutoscalingSettings, AwsCredentials, CloudActuator, CloudSettings,
     Confirmation, TextTemplate,
 };
 use forestall::clock::Clock;

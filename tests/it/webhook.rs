@@ -17,7 +17,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use forestall::act::{
-    ACTION_SCHEMA, ActError, Acceptance, ActuatorKind, ActuatorSettings, Confirmation, Executor, WebhookBody,
+    ACTION_SCHEMA, Acceptance, ActError, ActuatorKind, ActuatorSettings, Confirmation, Executor, WebhookBody,
     WebhookSettings, build,
 };
 use forestall::audit::Journal;
@@ -338,9 +338,7 @@ async fn check_shipped(program: &str, file: &str) {
     };
     use forestall::act::Actuator as _;
     let now = Clock::wall().now();
-    let refused = |answer: Result<Acceptance, ActError>| {
-        matches!(&answer, Err(ActError::Refused { reason, .. }) if reason.contains("401"))
-    };
+    let refused = |answer: Result<Acceptance, ActError>| matches!(&answer, Err(ActError::Refused { reason, .. }) if reason.contains("401"));
     assert_eq!(hook(&[&new]).confirm(&scale_out("a"), now).await.expect("it answers"), Confirmation::NeverHeard);
     for (id, keys) in [("a", vec![&new]), ("a", vec![&old]), ("b", vec![&stranger, &old]), ("a", vec![&new, &old])] {
         let answer = hook(&keys).apply(&scale_out(id), 1, now).await;

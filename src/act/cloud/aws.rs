@@ -64,8 +64,11 @@ impl Aws {
     }
 
     async fn call(&self, action: &str, parameters: &[(&str, &str)], now: Timestamp) -> Result<String, ActError> {
-        let outgoing =
-            Outgoing { method: Method::POST, body: (FORM, form(action, parameters)), ..Outgoing::get(self.url.clone()) };
+        let outgoing = Outgoing {
+            method: Method::POST,
+            body: (FORM, form(action, parameters)),
+            ..Outgoing::get(self.url.clone())
+        };
         let answer = self.auth.send(&self.api, outgoing, ANSWER_BYTES_MAX, now).await?;
         if answer.status.is_success() {
             return Ok(String::from_utf8_lossy(&self.api.body_of(answer)?).into_owned());

@@ -66,10 +66,7 @@ impl Gcp {
         Ok(Gcp {
             api: ApiClient::new(name, endpoint, common.timeout, common.allow_local)?,
             auth: Authenticator::new(name, auth, common.timeout, common.allow_local)?,
-            base: format!(
-                "{endpoint}/compute/v1/projects/{}/{place}/instanceGroupManagers/",
-                percent_encode(project)
-            ),
+            base: format!("{endpoint}/compute/v1/projects/{}/{place}/instanceGroupManagers/", percent_encode(project)),
             min: settings.min_size,
             max: settings.max_size,
         })

@@ -172,7 +172,13 @@ async fn sets_the_desired_capacity_of_an_aws_group_within_its_bounds() {
         (asg(6, 1, 10, &[(up, false); 6]), give_back(5, 3), 1, "somebody else set 6", None),
         (asg(2, 1, 10, &[(up, false); 2]), give_back(5, 3), 1, "somebody else set 2", None),
         (asg(3, 1, 10, &[(up, false); 3]), give_back(5, 3), 1, "Unchanged", None),
-        (asg(5, 1, 10, &[(up, true), (up, true), (up, true), (up, true), (up, false)]), give_back(5, 3), 1, "Accepted", Some(4)),
+        (
+            asg(5, 1, 10, &[(up, true), (up, true), (up, true), (up, true), (up, false)]),
+            give_back(5, 3),
+            1,
+            "Accepted",
+            Some(4),
+        ),
         (asg(5, 1, 10, &[(up, true); 5]), give_back(5, 3), 1, "protected from scale-in", None),
     ] {
         check_aws(&[group, set.clone()], &action, attempt, wanted, size).await;
@@ -188,7 +194,10 @@ async fn says_what_aws_says() {
     let group = asg(3, 1, 10, &[]);
     for (replies, wanted) in [
         (vec![aws_error(400, "Throttling", "Rate exceeded")], "Unavailable"),
-        (vec![aws_error(403, "SignatureDoesNotMatch", "The request signature")], "403 Forbidden: DescribeAutoScalingGroups: SignatureDoesNotMatch"),
+        (
+            vec![aws_error(403, "SignatureDoesNotMatch", "The request signature")],
+            "403 Forbidden: DescribeAutoScalingGroups: SignatureDoesNotMatch",
+        ),
         (vec![ok("<html>")], "the answer is no XML"),
         (vec![ok("<A><AutoScalingGroups/></A>")], "there is no group \"checkout\" in this region"),
         (vec![Reply::Status(500, "")], "Unavailable"),
@@ -197,7 +206,10 @@ async fn says_what_aws_says() {
     }
     let denied = "User: arn:aws:iam::1:user/f is not authorized to perform: autoscaling:SetDesiredCapacity";
     for (reply, wanted) in [
-        (aws_error(400, "ValidationError", "New SetDesiredCapacity value 5 is above max value 4"), "refused: 400 Bad Request: SetDesiredCapacity: ValidationError: New"),
+        (
+            aws_error(400, "ValidationError", "New SetDesiredCapacity value 5 is above max value 4"),
+            "refused: 400 Bad Request: SetDesiredCapacity: ValidationError: New",
+        ),
         (aws_error(400, "ScalingActivityInProgress", "busy"), "Unavailable"),
         (aws_error(403, "AccessDenied", denied), denied),
         (Reply::Status(500, "oops"), "Unanswered"),
@@ -211,9 +223,17 @@ async fn says_what_aws_says() {
 async fn an_aws_group_is_there_when_so_many_instances_serve() {
     let (up, coming) = ("InService", "Pending");
     for (group, action, wanted) in [
-        (asg(5, 1, 10, &[(up, false), (up, false), (up, false), (coming, false), (coming, false)]), resize(3, 5), Confirmation::Pending),
+        (
+            asg(5, 1, 10, &[(up, false), (up, false), (up, false), (coming, false), (coming, false)]),
+            resize(3, 5),
+            Confirmation::Pending,
+        ),
         (asg(5, 1, 10, &[(up, false); 5]), resize(3, 5), Confirmation::Done),
-        (asg(4, 1, 4, &[(up, false); 4]), resize(3, 5), Confirmation::Failed("its maximum is 4, and it has 4 instances already".to_owned())),
+        (
+            asg(4, 1, 4, &[(up, false); 4]),
+            resize(3, 5),
+            Confirmation::Failed("its maximum is 4, and it has 4 instances already".to_owned()),
+        ),
         (asg(3, 1, 10, &[(up, false); 3]), resize(3, 5), Confirmation::NeverHeard),
         (asg(3, 1, 10, &[(up, false); 5]), give_back(5, 3), Confirmation::Pending),
         (asg(3, 1, 10, &[(up, false); 3]), give_back(5, 3), Confirmation::Done),
@@ -235,7 +255,9 @@ async fn takes_a_role_by_a_token_of_its_own_and_keeps_it_while_it_lasts() {
     };
     let folder = secrets();
     let group = asg(5, 1, 10, &[]);
-    let server = Server::start(&[key("2023-11-14T22:30:00Z"), group.clone(), group.clone(), key("2023-11-14T23:30:00Z"), group]).await;
+    let server =
+        Server::start(&[key("2023-11-14T22:30:00Z"), group.clone(), group.clone(), key("2023-11-14T23:30:00Z"), group])
+            .await;
     let cloud = aws(
         &server,
         AwsCredentials::WebIdentity {
@@ -257,7 +279,10 @@ async fn takes_a_role_by_a_token_of_its_own_and_keeps_it_while_it_lasts() {
     assert!(got[0].headers.get("authorization").is_none(), "the token says who we are");
     let authorization = got[1].headers["authorization"].to_str().expect("text");
     assert!(authorization.contains("Credential=ASIAX/20231114/eu-west-1/autoscaling/aws4_request"), "{authorization}");
-    assert!(authorization.contains("SignedHeaders=content-type;host;x-amz-date;x-amz-security-token"), "{authorization}");
+    assert!(
+        authorization.contains("SignedHeaders=content-type;host;x-amz-date;x-amz-security-token"),
+        "{authorization}"
+    );
     assert_eq!(got[1].headers["x-amz-security-token"], "sess");
 }
 
@@ -275,7 +300,15 @@ async fn resizes_a_group_of_google_once_for_one_action() {
     let folder = secrets();
     let token = ok(json!({"access_token": "t0k3n", "expires_in": 3599, "token_type": "Bearer"}));
     let operation = ok(json!({"kind": "compute#operation", "status": "RUNNING"}));
-    let replies = [token, mig(3, 3, &json!({})), operation.clone(), mig(3, 3, &json!({})), operation, mig(5, 4, &json!({})), mig(5, 5, &json!({}))];
+    let replies = [
+        token,
+        mig(3, 3, &json!({})),
+        operation.clone(),
+        mig(3, 3, &json!({})),
+        operation,
+        mig(5, 4, &json!({})),
+        mig(5, 5, &json!({})),
+    ];
     let server = Server::start(&replies).await;
     let file = folder.path().join("gcp");
     let key = std::fs::read_to_string(&file).expect("the key").replace("SERVER", &server.address);
@@ -332,7 +365,11 @@ async fn check_gcp(replies: &[Reply], name: &str, wanted: &str, calls: usize) {
     let got = server.got();
     assert_eq!(got.len(), calls, "{got:?}");
     if let Some(first) = got.first() {
-        assert!(first.path.starts_with("/computeMetadata/v1/instance/service-accounts/default/token?scopes="), "{}", first.path);
+        assert!(
+            first.path.starts_with("/computeMetadata/v1/instance/service-accounts/default/token?scopes="),
+            "{}",
+            first.path
+        );
         assert_eq!(first.headers["metadata-flavor"], "Google");
     }
 }
@@ -341,7 +378,10 @@ async fn check_gcp(replies: &[Reply], name: &str, wanted: &str, calls: usize) {
 async fn says_what_google_says() {
     let autoscaled = json!({"status": {"isStable": true, "autoscaler": "https://x/autoscalers/web-scaler"}});
     let error = |code: u16, reason: &str, message: &str| {
-        Reply::Status(code, leak(json!({"error": {"code": code, "message": message, "errors": [{"reason": reason}]}}).to_string()))
+        Reply::Status(
+            code,
+            leak(json!({"error": {"code": code, "message": message, "errors": [{"reason": reason}]}}).to_string()),
+        )
     };
     let name = "checkout";
     check_gcp(&[mig(3, 3, &autoscaled)], name, "the autoscaler web-scaler sets its size", 2).await;
@@ -390,7 +430,10 @@ async fn patches_a_scale_set_of_azure_as_it_was_read() {
     let got = server.got();
     assert_eq!(got[0].path, "/tenant/oauth2/v2.0/token");
     let form = text(&got[0]);
-    assert!(form.contains("grant_type=client_credentials&client_id=client&scope=") && form.contains("client_secret=s3cr3t"), "{form}");
+    assert!(
+        form.contains("grant_type=client_credentials&client_id=client&scope=") && form.contains("client_secret=s3cr3t"),
+        "{form}"
+    );
     let path = "/subscriptions/sub/resourceGroups/rg/providers/Microsoft.Compute/virtualMachineScaleSets/checkout?api-version=2024-07-01";
     for (number, method) in [(1, "GET"), (2, "PATCH"), (3, "GET"), (4, "PATCH")] {
         assert_eq!((got[number].method.as_str(), got[number].path.as_str()), (method, path));
