@@ -414,7 +414,7 @@ impl Journal {
         }
         let state = &mut *self.state.lock();
         self.append_beside(state, &rows, |tx, seq| {
-            tx.execute("INSERT INTO inputs (decision, body) VALUES (?, ?)", params![seq, packed])?;
+            tx.prepare_cached("INSERT INTO inputs (decision, body) VALUES (?, ?)")?.execute(params![seq, packed])?;
             write_entries(tx, seq, plan)?;
             drop_old_inputs(tx)
         })?;
@@ -541,8 +541,8 @@ impl Record for Journal {
             rows.push(NewRow::new(RowKind::PredictionDone, now, key, &DoneBody { action: action_id.to_owned() })?);
         }
         self.append_beside(state, &rows, |tx, _| {
-            tx.execute("UPDATE entries SET outcome = ? WHERE action_id = ?", params![word(&outcome), action_id])?;
-            Ok(())
+            let update = "UPDATE entries SET outcome = ? WHERE action_id = ?";
+            tx.prepare_cached(update)?.execute(params![word(&outcome), action_id]).map(|_| ())
         })?;
         state.ledger.record_outcome(action_id, outcome, took, now);
         self.controls.write().note_done(&done, action_id);
@@ -711,7 +711,8 @@ fn write_entries(tx: &Transaction<'_>, decision: i64, plan: &Plan) -> rusqlite::
 
 /// Drops the oldest inputs above the limit; at least the newest stays.
 fn drop_old_inputs(tx: &Transaction<'_>) -> rusqlite::Result<()> {
-    let total: i64 = tx.query_row("SELECT coalesce(sum(length(body)), 0) FROM inputs", [], |row| row.get(0))?;
+    let total = "SELECT coalesce(sum(length(body)), 0) FROM inputs";
+    let total: i64 = tx.prepare_cached(total)?.query_row([], |row| row.get(0))?;
     if total > INPUT_BYTES_MAX {
         let oldest_tenth = "DELETE FROM inputs WHERE decision IN
             (SELECT decision FROM inputs ORDER BY decision LIMIT 1 + (SELECT count(*) FROM inputs) / 10)

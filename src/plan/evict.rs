@@ -54,6 +54,26 @@ pub(super) struct Victims<'a> {
     /// Pool → nodes on which a victim was touched in this plan, in that order.
     changed: BTreeMap<&'a str, Vec<usize>>,
     bounds: RefCell<BTreeMap<TableKey, Bounds>>,
+    found: RefCell<HashMap<Sought, Found>>,
+}
+
+/// What a search was for; see [`Victims::make_room`].
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Sought {
+    on: TableKey,
+    except: Vec<usize>,
+    pieces: u32,
+    below: i64,
+    may_take: MayTake,
+}
+
+/// What a search found, and how things stood.
+#[derive(Debug)]
+struct Found {
+    /// How often the room of the pool, and what may be taken there, had changed.
+    state: (usize, usize),
+    loss: f64,
+    taken: Option<Vec<Taken>>,
 }
 
 /// What a choice of replicas on a node is chosen by: the highest priority among them, how many they are, whether the node
@@ -118,6 +138,7 @@ impl<'a> Victims<'a> {
             may_shrink: BTreeMap::new(),
             changed: BTreeMap::new(),
             bounds: RefCell::default(),
+            found: RefCell::default(),
         };
         victims.place(room);
         victims
@@ -223,7 +244,32 @@ impl<'a> Victims<'a> {
     }
 
     /// The smallest set of allowed replicas that makes a demand fit; nothing where none does.
+    ///
+    /// On a bad day many ask for the same, one after the other, each with less to lose. As long as nothing has changed since
+    /// the last one asked, what was not enough for that one is not for this one, and what was is, where it still may be taken.
     pub(super) fn make_room(&self, room: &Room, site: &Site, demand: &Demand, claim: &Claim<'_>) -> Option<Vec<Taken>> {
+        let Demand::Anywhere { pieces, size } = demand else { return self.search(room, site, demand, claim) };
+        let touched = self.changed.get(site.pool()).map_or(0, Vec::len);
+        let state = (room.pool(site.pool())?.changed.len(), touched);
+        let (on, except) = (table_key(&site.ground, size), site.left_out().to_vec());
+        let sought = Sought { on, except, pieces: *pieces, below: claim.below, may_take: claim.may_take };
+        let mut found = self.found.borrow_mut();
+        let serves = |found: &&Found| {
+            let mut taken = found.taken.iter().flatten().map(|one| &self.all[one.victim]);
+            found.state == state && claim.loss <= found.loss && taken.all(|v| v.loss < claim.loss && v.key != claim.key)
+        };
+        if let Some(found) = found.get(&sought).filter(serves) {
+            return found.taken.clone();
+        }
+        let taken = self.search(room, site, demand, claim);
+        if found.len() >= TABLES_MAX {
+            found.clear();
+        }
+        found.insert(sought, Found { state, loss: claim.loss, taken: taken.clone() });
+        taken
+    }
+
+    fn search(&self, room: &Room, site: &Site, demand: &Demand, claim: &Claim<'_>) -> Option<Vec<Taken>> {
         let mut search = Search { victims: self, room, site, claim, taken: Vec::new(), freed: Freed::new() };
         let fitting = match demand {
             Demand::Anywhere { pieces, size } => search.free_slots(*pieces, size),
@@ -254,6 +300,11 @@ impl Victim<'_> {
         if replicas > self.spare { self.impact } else { self.impact * share.min(1.0) }
     }
 
+    /// What so many of its replicas take.
+    pub(super) fn size_of(&self, replicas: u32) -> Row {
+        times(&self.size, replicas)
+    }
+
     fn gives(&self, may_take: MayTake) -> u32 {
         match may_take {
             MayTake::DownToMinimum => self.left,
@@ -263,7 +314,7 @@ impl Victim<'_> {
 }
 
 /// How much of a workload may be taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum MayTake {
     /// Down to the fewest replicas it must have.
     DownToMinimum,

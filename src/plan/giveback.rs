@@ -294,7 +294,7 @@ impl<'a> Planner<'a> {
 /// The signal is taken to grow in the proportion in which what it scales with shrinks, as when the size was reckoned.
 fn breach_without(action: &Action, assessment: &Assessment) -> Option<String> {
     assessment.signals.iter().find_map(|signal| {
-        let (now, then, of) = amounts(&action.change, signal.scales_with)?;
+        let (now, then, of) = amounts(action, signal.scales_with)?;
         let (peak, threshold) = (size::peak(signal)?, signal.foresight.limit?.threshold);
         let factor = now / then;
         let (without, near) = match signal.side {
@@ -313,8 +313,8 @@ fn breach_without(action: &Action, assessment: &Assessment) -> Option<String> {
 }
 
 /// What there is now and what there would be again of that with which a signal scales, and both in words.
-fn amounts(change: &Change, scales_with: ScalesWith) -> Option<(f64, f64, String)> {
-    let (now, then, text) = match (change, scales_with) {
+fn amounts(action: &Action, scales_with: ScalesWith) -> Option<(f64, f64, String)> {
+    let (now, then, text) = match (&action.change, scales_with) {
         (Change::Replicas { from, to }, ScalesWith::Replicas) => {
             (f64::from(*to), f64::from(*from), format!("{to} ÷ {from}"))
         }
@@ -322,6 +322,11 @@ fn amounts(change: &Change, scales_with: ScalesWith) -> Option<(f64, f64, String
             let name = size::resource_of(scales_with)?;
             let (from, to) = (*from.get(name)?, *to.get(name)?);
             (to, from, format!("{} ÷ {}", super::words::amount(name, to), super::words::amount(name, from)))
+        }
+        // The traffic that stays with it: the less of it, the smaller the signal.
+        (Change::Shift { share }, _) => {
+            let Some(Change::Shift { share: before }) = action.undo else { return None };
+            (1.0 - before, 1.0 - share, format!("{} ÷ {}", percent(1.0 - before), percent(1.0 - share)))
         }
         _ => return None,
     };

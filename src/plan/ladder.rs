@@ -247,9 +247,32 @@ impl<'a> Planner<'a> {
     fn shift_load(&self, candidate: &Candidate<'_>) -> Result<Shape, Refusal> {
         let need = size::largest_need(candidate.assessment, self.policy(candidate), &[]);
         let need = need.ok_or_else(|| helps_nothing("is known"))?;
-        let sized = size::shift(&need, self.experience.proportion(ActionKind::ShiftLoad));
-        let undo = Some(Change::Shift { share: 0.0 });
-        Ok(Shape { undo, ..shape(Change::Shift { share: sized.to }, sized.arithmetic) })
+        let size::Sized { to, mut arithmetic } = size::shift(&need, self.experience.proportion(ActionKind::ShiftLoad));
+        let away = self.share_away(candidate.key);
+        if away <= 0.0 {
+            return Ok(Shape {
+                undo: Some(Change::Shift { share: 0.0 }),
+                ..shape(Change::Shift { share: to }, arithmetic)
+            });
+        }
+        // What is measured is what stays with it: the share is one of that.
+        let share = size::shift_on_top(away, to);
+        if share <= away {
+            let detail = format!("{} of its traffic goes elsewhere already, and more is not shifted", percent(away));
+            return Err(Refusal::new(Reason::NotWorthIt, detail, "what was shifted is given back"));
+        }
+        arithmetic += &format!(" that {} elsewhere leaves it, {} in all", percent(away), percent(share));
+        Ok(Shape { undo: Some(Change::Shift { share: away }), ..shape(Change::Shift { share }, arithmetic) })
+    }
+
+    /// The share of a component's traffic that goes elsewhere by what we did last.
+    fn share_away(&self, key: &str) -> f64 {
+        let stands = |past: &&&PastAction| past.is_act() && (past.is_in_force() || past.is_under_way(self.now));
+        let shares = self.past.on(key).iter().filter(stands).filter_map(|past| match past.action.change {
+            Change::Shift { share } if past.action.undoes.is_none() => Some((past.action.decided_at, share)),
+            _ => None,
+        });
+        shares.max_by_key(|(at, _)| *at).map_or(0.0, |(_, share)| share)
     }
 
     /// Away from its nodes at risk, or from the fullest where none is.
@@ -390,11 +413,11 @@ impl<'a> Planner<'a> {
         if fitting >= of {
             return Ok((Vec::new(), 0.0));
         }
-        let gap = self.room.gap(site, demand);
+        let gap = || self.room.gap(site, demand);
         let no_room = |why: String| {
             Refusal::new(
                 Reason::InsufficientCapacity,
-                format!("{gap}; {why}"),
+                format!("{}; {why}", gap()),
                 format!("pool {} has room", site.pool()),
             )
         };
@@ -414,7 +437,7 @@ impl<'a> Planner<'a> {
                 return Err(no_room("what may shrink is not enough to make room".to_owned()));
             }
             let lower = format!("of a priority below {below} with an expected loss below {}", figure(claim.loss));
-            let detail = format!("{gap}; what could give way {lower} is not enough");
+            let detail = format!("{}; what could give way {lower} is not enough", gap());
             let when = format!("pool {} has room, or more work of lower priority runs there", site.pool());
             return Err(Refusal::new(Reason::Priority, detail, when));
         };
@@ -477,11 +500,14 @@ impl<'a> Planner<'a> {
             makes_room_for: None,
             dry_run: false,
         };
+        let gap = choice.placed.first().map_or(String::new(), |(site, demand)| self.room.gap(site, demand));
         let mut actions: Vec<Action> = by_victim(&choice.taken)
             .into_iter()
             .map(|(victim, replicas)| {
                 let taken: Vec<Taken> = choice.taken.iter().copied().filter(|one| one.victim == victim).collect();
-                self.eviction(&main, policy, &self.victims.all[victim], replicas, &self.nodes_of(&taken))
+                let frees = self.room.say(&self.victims.all[victim].size_of(replicas));
+                let why = format!("that frees {frees} on {}: {gap}", self.nodes_of(&taken));
+                self.eviction(&main, policy, &self.victims.all[victim], replicas, &why)
             })
             .collect();
         actions.push(main);
@@ -496,11 +522,11 @@ impl<'a> Planner<'a> {
         names.into_iter().collect::<Vec<_>>().join(", ")
     }
 
-    fn eviction(&self, main: &Action, policy: &Policy, victim: &Victim<'_>, replicas: u32, nodes: &str) -> Action {
+    fn eviction(&self, main: &Action, policy: &Policy, victim: &Victim<'_>, replicas: u32, why: &str) -> Action {
         let (component, from) = (&victim.workload.component, victim.workload.replicas);
         let to = from.saturating_sub(replicas);
         let sentence = format!(
-            "{} of {component} on {nodes} (priority {}, expected loss {}) to make room for {} (expected loss {})",
+            "{} of {component} (priority {}, expected loss {}) to make room for {} (expected loss {}); {why}",
             count(replicas.into(), "replica"),
             victim.workload.priority,
             figure(victim.loss),

@@ -496,6 +496,11 @@ impl Site {
         self.ground.nodes.iter().copied().filter(|node| !self.leaves_out(*node))
     }
 
+    /// The nodes of the ground that are left out, ascending.
+    pub(super) fn left_out(&self) -> &[usize] {
+        &self.except
+    }
+
     /// Whether a node of the ground is left out.
     pub(super) fn leaves_out(&self, node: usize) -> bool {
         self.except.binary_search(&node).is_ok()

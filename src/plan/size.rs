@@ -202,6 +202,12 @@ pub(super) fn shift(need: &Need, proportion: f64) -> Sized<f64> {
     Sized { to, arithmetic }
 }
 
+/// The share in all that goes elsewhere once a share of what stays does too, in steps of 5 %.
+pub(super) fn shift_on_top(away: f64, share: f64) -> f64 {
+    let in_all = 1.0 - (1.0 - away) * (1.0 - share);
+    ((in_all * 20.0 - 1e-9).ceil() / 20.0).min(SHIFT_MAX)
+}
+
 /// The resource that a signal scales with, by its name in capacities and policies.
 pub(super) fn resource_of(scales_with: ScalesWith) -> Option<&'static str> {
     match scales_with {
@@ -212,12 +218,15 @@ pub(super) fn resource_of(scales_with: ScalesWith) -> Option<&'static str> {
     }
 }
 
-/// By which factor the signal is expected to shrink after a change from one amount to another, 0..1.
-pub(super) fn shrinks_to(change: &Change) -> Option<f64> {
+/// By which factor the signal is expected to shrink after a change, 0..1. What gives it back says how it was before.
+pub(super) fn shrinks_to(change: &Change, undo: Option<&Change>) -> Option<f64> {
     let ratio = match change {
         Change::Replicas { from, to } => f64::from(*from) / f64::from(*to),
         Change::Resources { from, to } => resources_ratio(from, to)?,
-        Change::Shift { share } => 1.0 - share,
+        Change::Shift { share } => match undo {
+            Some(Change::Shift { share: before }) => (1.0 - share) / (1.0 - before),
+            _ => 1.0 - share,
+        },
         _ => return None,
     };
     Some(ratio).filter(|ratio| *ratio > 0.0 && *ratio < 1.0)

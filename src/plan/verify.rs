@@ -88,7 +88,7 @@ impl Planner<'_> {
         let why = &past.action.why;
         let signal = assessment.signals.iter().find(|s| format!("{}/{}", s.rule, s.signal) == why.signal)?;
         let (before, now) = (why.peak?, size::peak(signal)?);
-        let ratio = size::shrinks_to(&past.action.change)?;
+        let ratio = size::shrinks_to(&past.action.change, past.action.undo.as_ref())?;
         let reckoned = if signal.side == Side::Above { before * ratio } else { before / ratio };
         let share = (before - now) / (before - reckoned);
         share.is_finite().then(|| share.clamp(0.0, 2.0))

@@ -131,3 +131,17 @@ async fn resizes_an_aws_group_with_the_right_key_and_permission_only() {
     let error = actor.apply(&resize(1, 0), 1, now).await.expect_err("the group keeps one");
     assert!(error.to_string().contains("its minimum is 1"), "{error}");
 }
+
+#[test]
+fn the_examples_of_the_documentation_are_right() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/http-actuator.md");
+    let text = std::fs::read_to_string(path).expect("the documentation is there");
+    let blocks: Vec<&str> = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(blocks.len(), 3, "{blocks:?}");
+    for block in blocks {
+        let (settings, warnings) = forestall::config::load_str(&[("forestall.yml", block)])
+            .unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(warnings.is_empty(), "{warnings:?}");
+        forestall::act::build(&settings.actuators).unwrap_or_else(|error| panic!("{error}"));
+    }
+}

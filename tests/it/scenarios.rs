@@ -513,6 +513,8 @@ fn set_component(components: &mut BTreeMap<String, Assessment>, name: &str, pair
             "with" => {
                 component.signals[0].scales_with = serde_json::from_str(&format!("\"{value}\"")).expect("a resource")
             }
+            // The standing, whatever the figures say.
+            "standing" => component.standing = serde_json::from_str(&format!("\"{value}\"")).expect("a standing"),
             "unknown" | "learning" => {
                 component.probability = None;
                 component.probability_low = None;

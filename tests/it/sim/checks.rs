@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use forestall::cycle::Report;
 use forestall::health::{Assessment, Standing};
 use forestall::model::{ComponentId, Millis, Timestamp};
-use forestall::plan::{Action, ActionKind, Capacity, Change, Mode, Outcome, Reason, Workload};
+use forestall::plan::{Action, ActionKind, Capacity, Change, Mode, Outcome, Reason, Resources, Workload};
 
 use super::script::{Rules, share};
 use super::target::{ATTEMPTS_MAX, Call, Row, Written};
@@ -63,6 +63,10 @@ impl Deed {
     fn gives(&self) -> bool {
         gives(&self.action)
     }
+}
+
+fn cores(amounts: &Resources) -> f64 {
+    amounts.get("cpu").copied().unwrap_or(0.0)
 }
 
 fn gives(action: &Action) -> bool {
@@ -201,6 +205,8 @@ impl Checker {
         self.last_plan = None;
         self.streaks.clear();
         self.heard.clear();
+        // A breaker outlives its process, and must be seen calm for its whole time.
+        self.mass.values_mut().for_each(|last| *last = at);
     }
 
     pub(crate) fn say(&mut self, invariant: &'static str, cycle: u32, held: Held) {
@@ -485,12 +491,13 @@ fn inv_promises_no_more_than_there_is(moment: &Moment<'_>, actions: &[Action]) -
         let Some(workload) = moment.workload(&action.target.component) else {
             return Err(format!("{} scales what is not among what runs", action.id));
         };
-        *promised.entry(&workload.pool).or_default() += (f64::from(to) - f64::from(from)) * workload.per_replica["cpu"];
+        *promised.entry(&workload.pool).or_default() +=
+            (f64::from(to) - f64::from(from)) * cores(&workload.per_replica);
     }
     for (pool, promised) in promised {
         let nodes = moment.capacity.pools.get(pool).map_or(&[][..], Vec::as_slice);
         let free: f64 =
-            nodes.iter().map(|n| (n.allocatable["cpu"] - n.used["cpu"]).max(0.0)).filter(|f| f.is_finite()).sum();
+            nodes.iter().map(|n| (cores(&n.allocatable) - cores(&n.used)).max(0.0)).filter(|f| f.is_finite()).sum();
         if promised > free + 1e-6 {
             return Err(format!("{promised} cores of pool {pool} are promised, and {free} are free"));
         }
@@ -778,7 +785,7 @@ impl Checker {
         let impact = moment.assessment(&main.target.component).map_or(0.0, |a| a.impact);
         let lower = victim.priority < own.priority && victim.priority < below;
         let stays = matches!(evict.change, Change::Replicas { from, to } if from == victim.replicas && to < from && to >= victim.replicas_min);
-        if lower && stays && impact >= min_impact && !(loss(evict) >= loss(main)) {
+        if lower && stays && impact >= min_impact && loss(evict) < loss(main) {
             return Ok(());
         }
         Err(format!(
@@ -810,7 +817,7 @@ impl Checker {
         }
         // Where a pool is one node, what is free can be followed from one action to the next.
         for (pool, nodes) in moment.capacity.pools.iter().filter(|(_, nodes)| nodes.len() == 1) {
-            let mut free = nodes[0].allocatable["cpu"] - nodes[0].used["cpu"] - self.promised(moment, pool);
+            let mut free = cores(&nodes[0].allocatable) - cores(&nodes[0].used) - self.promised(moment, pool);
             let mut taken: Vec<f64> = Vec::new();
             for action in actions.iter().filter(|action| action.undoes.is_none()) {
                 let Change::Replicas { from, to } = action.change else { continue };
@@ -818,7 +825,7 @@ impl Checker {
                 if workload.pool != *pool || !free.is_finite() {
                     continue;
                 }
-                let cpu = workload.per_replica["cpu"];
+                let cpu = cores(&workload.per_replica);
                 if action.kind == ActionKind::Evict {
                     free += cpu * f64::from(from - to);
                     taken.push(cpu);
@@ -844,7 +851,7 @@ impl Checker {
             let workload = moment.workload(&deed.action.target.component).filter(|workload| workload.pool == *pool)?;
             let Change::Replicas { to, .. } = deed.action.change else { return None };
             (deed.is_main() && !shows)
-                .then(|| f64::from(to.saturating_sub(workload.replicas)) * workload.per_replica["cpu"])
+                .then(|| f64::from(to.saturating_sub(workload.replicas)) * cores(&workload.per_replica))
         };
         self.deeds.values().filter_map(missing).sum()
     }

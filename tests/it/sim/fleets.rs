@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::chance::Chance;
 use super::run;
-use super::script::{Rules, Step, settings};
+use super::script::{Eyes, Rules, Step, settings};
 use super::sight::Sight;
 use super::target::{Site, Wire};
 use super::world::{Kind, START, Scale, World};
@@ -83,7 +83,7 @@ async fn live(seed: u64, who: Forestall) -> Loss {
     let site = Arc::new(Site::new(seed, World::new(seed, &scale(seed)), clock.clone()));
     *site.wire.lock() = Wire { dropped: 0.02, reply_lost: 0.02, ..Wire::default() };
     let rules = [rules(Kind::Deployment), rules(Kind::Queue)];
-    let settings = settings(&rules, INTERVAL, Millis::MINUTE * 10);
+    let settings = settings(&rules, INTERVAL, Millis::MINUTE * 10, Eyes::Ours);
     let options = Options { config_file: None, storage_path: None, web: WebOptions::default(), clock: clock.clone() };
     let app = App::from_settings(settings, options).expect("an app can be built in memory");
     let app = app.with_executor(|executor| site.executor(executor));

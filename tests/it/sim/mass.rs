@@ -4,7 +4,7 @@ use forestall::model::Millis;
 use forestall::plan::Mode;
 
 use super::run::{Run, runtime};
-use super::script::{Rules, Script, Step};
+use super::script::{Eyes, Rules, Script, Step};
 use super::sight::{Fault, Spell};
 use super::target::Wire;
 use super::world::{Kind, START, Scale};
@@ -52,7 +52,7 @@ fn script(anomaly: Anomaly) -> Script {
     let at_risk = if matches!(anomaly, Anomaly::Half) { 5 } else { 2 };
     let mut spells = vec![spell(Fault::AtRisk(Kind::Deployment, at_risk))];
     match anomaly {
-        Anomaly::ScrapeFault => spells.push(spell(Fault::ScrapeFault(Kind::Deployment))),
+        Anomaly::ScrapeFault => spells.push(spell(Fault::HalfSilent(Kind::Deployment))),
         Anomaly::Outage => spells.push(spell(Fault::Outage)),
         Anomaly::Nothing | Anomaly::Half | Anomaly::ClockStep(_) => {}
     }
@@ -84,6 +84,7 @@ fn script(anomaly: Anomaly) -> Script {
         kills: 0.0,
         clock_steps: 0.0,
         disk_full: 0.0,
+        eyes: Eyes::Ours,
     }
 }
 

@@ -18,6 +18,7 @@ mod run;
 mod script;
 mod sight;
 mod target;
+mod whole;
 mod world;
 
 use std::collections::BTreeMap;
@@ -85,6 +86,7 @@ fn no_seed_breaks_an_invariant() {
         println!("{story}\nbroken: {:#?}", ran.broken);
     }
     assert!(broken.is_empty(), "{words}{tally:?}");
+    println!("{tally:?}");
     if seeds == SEEDS {
         assert_it_was_no_walk_in_the_park(&tally);
     }

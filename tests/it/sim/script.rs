@@ -9,6 +9,7 @@ use forestall::plan::Mode;
 use super::chance::Chance;
 use super::sight::{Fault, Spell};
 use super::target::{PORTS, Wire};
+use super::whole;
 use super::world::{Episode, Kind, START, Scale};
 
 /// One rung of a ladder.
@@ -98,19 +99,33 @@ fn word(mode: Mode) -> &'static str {
     }
 }
 
+/// Whose eyes see the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Eyes {
+    /// Ours: `sight` says what is thought of each component.
+    Ours,
+    /// Those of forestall, which is sent samples.
+    Forestalls,
+}
+
 /// Settings as a user would write them.
-pub(crate) fn settings(rules: &[Rules], interval: Millis, start_hold: Millis) -> Settings {
+pub(crate) fn settings(rules: &[Rules], interval: Millis, start_hold: Millis, eyes: Eyes) -> Settings {
     let mut main = format!(
         "global: {{ mode: act, evaluation_interval: {interval}, start_hold: {start_hold} }}\n\
-         policy_files: [policies.yml]\nactuators:\n"
+         storage: {{ raw_retention: 1d }}\n\
+         policy_files: [policies.yml]\nrule_files: [rules.yml]\nactuators:\n"
     );
     for port in PORTS {
         let _ = writeln!(main, "  {}: {{ dry_run: {{}} }}", port.name);
     }
     let policies: String = rules.iter().map(Rules::yaml).collect();
-    let policies = format!("policies:\n{policies}");
-    let (settings, _) = config::load_str(&[("forestall.yml", &main), ("policies.yml", &policies)])
-        .unwrap_or_else(|problems| panic!("{problems}\n{main}{policies}"));
+    let (rule_file, pools) = match eyes {
+        Eyes::Ours => ("groups: []\n".to_owned(), String::new()),
+        Eyes::Forestalls => (whole::rule_file(rules, interval), whole::pools(rules)),
+    };
+    let policies = format!("policies:\n{policies}{pools}");
+    let files = [("forestall.yml", &*main), ("policies.yml", &policies), ("rules.yml", &rule_file)];
+    let (settings, _) = config::load_str(&files).unwrap_or_else(|problems| panic!("{problems}"));
     settings
 }
 
@@ -134,13 +149,14 @@ pub(crate) struct Script {
     pub(crate) kills: f64,
     pub(crate) clock_steps: f64,
     pub(crate) disk_full: f64,
+    pub(crate) eyes: Eyes,
 }
 
 impl Script {
     pub(crate) fn draw(seed: u64) -> Script {
         let mut chance = Chance::new(seed, "script");
-        let interval = chance.of(&[Millis::SECOND * 30, Millis::MINUTE, Millis::MINUTE * 2]);
-        let passes = if chance.is(0.05) { chance.whole(60, 120) } else { chance.whole(15, 40) };
+        let interval = chance.of(&[Millis::SECOND * 30, Millis::MINUTE, Millis::MINUTE * 2, Millis::MINUTE * 3]);
+        let passes = if chance.is(0.02) { chance.whole(60, 120) } else { chance.whole(8, 21) };
         let end = START + interval * i64::from(passes);
         let kinds: &[Kind] = match chance.whole(0, 10) {
             0..4 => &[Kind::Deployment],
@@ -150,7 +166,7 @@ impl Script {
         };
         let rules = kinds.iter().map(|kind| draw_rules(&mut chance, *kind)).collect();
         let is = |kind| kinds.contains(&kind);
-        let larger = if chance.is(0.1) { 3 } else { 1 };
+        let larger = if chance.is(0.05) { 3 } else { 1 };
         let scale = Scale {
             deployments: if is(Kind::Deployment) { chance.whole(2, 9) as usize * larger } else { 0 },
             queues: if is(Kind::Queue) { chance.whole(2, 7) as usize * larger } else { 0 },
@@ -194,6 +210,7 @@ impl Script {
             kills: rare(&mut chance, 0.35, 0.1),
             clock_steps: rare(&mut chance, 0.15, 0.04),
             disk_full: rare(&mut chance, 0.1, 0.05),
+            eyes: Eyes::Ours,
         }
     }
 
@@ -242,7 +259,7 @@ fn draw_wire(chance: &mut Chance) -> Wire {
         refused: share(0.2),
         hangs: share(0.2),
         panics: share(0.02),
-        pauses: share(0.02),
+        pauses: share(0.1),
     }
 }
 
@@ -254,7 +271,7 @@ fn draw_spell(chance: &mut Chance, kinds: &[Kind], end: Timestamp) -> Spell {
         0 => Fault::Outage,
         1 => Fault::Frozen,
         2 => Fault::NotANumber,
-        3 => Fault::ScrapeFault(chance.of(kinds)),
+        3 => Fault::HalfSilent(chance.of(kinds)),
         4 => Fault::Vanished,
         5 => Fault::NoCapacity,
         _ => Fault::PartialCapacity,

@@ -30,7 +30,7 @@ pub(crate) enum Fault {
     /// Figures of some components and machines are no numbers.
     NotANumber,
     /// Half of a kind sends nothing.
-    ScrapeFault(Kind),
+    HalfSilent(Kind),
     /// Some components are not seen at all, nor what they run on.
     Vanished,
     /// The first so many of a kind are said to be at risk, and are not.
@@ -76,10 +76,14 @@ impl Sight {
         }
     }
 
+    /// What is wrong at a moment of the world.
+    pub(crate) fn faults(&self, at: Timestamp) -> Vec<Fault> {
+        self.spells.iter().filter(|spell| spell.from <= at && at < spell.to).map(|spell| spell.fault).collect()
+    }
+
     /// What is seen at the world's time, on a clock that says `now`.
     pub(crate) fn see(&mut self, world: &World, now: Timestamp) -> Seen {
-        let faults: Vec<Fault> =
-            self.spells.iter().filter(|s| s.from <= world.now && world.now < s.to).map(|s| s.fault).collect();
+        let faults = self.faults(world.now);
         let mut capacity = world.capacity();
         let mut assessments: Vec<Assessment> = Vec::with_capacity(world.things.len());
         for thing in &world.things {
@@ -183,7 +187,7 @@ impl Sight {
                     }
                 }
             }
-            Fault::ScrapeFault(kind) => {
+            Fault::HalfSilent(kind) => {
                 let mut of_kind: Vec<&mut Assessment> =
                     assessments.iter_mut().filter(|a| a.component.kind == kind.name()).collect();
                 of_kind.sort_by(|a, b| a.component.cmp(&b.component));

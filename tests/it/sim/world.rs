@@ -32,7 +32,7 @@ impl Kind {
         }
     }
 
-    fn pool(self) -> &'static str {
+    pub(crate) fn pool(self) -> &'static str {
         match self {
             Kind::Deployment => "general",
             Kind::Queue => "workers",
