@@ -401,7 +401,7 @@ impl Authenticator {
             rs256(&key.private_key, &claims).map_err(|reason| wrong(format!("secret file {shown}: {reason}")))?;
         let form = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", grant.as_str())];
         let request = giver.request(Method::POST).form(&form);
-        self.token(&giver, request, &[grant.clone()], now).await
+        self.token(&giver, request, std::slice::from_ref(&grant), now).await
     }
 
     /// The token in an answer of RFC 6749, section 5.1.

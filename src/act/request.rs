@@ -330,7 +330,7 @@ mod tests {
         let bearer = AuthSettings::Bearer { token_file: secret.clone() };
         // printf me:s3cr3t | base64
         for (auth, header) in [(basic, "Basic bWU6czNjcjN0"), (bearer, "Bearer s3cr3t")] {
-            let server = Server::start(&[echo.clone()]).await;
+            let server = Server::start(std::slice::from_ref(&echo)).await;
             let fleet = actuator(&HttpSettings { auth, ..settings(&server) });
             let error = format!("{:?} {fleet:?}", fleet.apply(&action("a"), 1, NOW).await.expect_err("400"));
             assert_eq!(server.got()[0].headers["authorization"], header);

@@ -78,7 +78,7 @@ pub fn placeholder(text: &str) -> Result<Option<&str>, String> {
         return Ok(None);
     };
     let open = |prefix: &&str| path.strip_prefix(*prefix).is_some_and(|name| !name.is_empty() && !name.contains('.'));
-    if PLAIN.contains(&path) || FOR_BODIES.contains(&path) || OPEN.iter().any(|prefix| open(&prefix)) {
+    if PLAIN.contains(&path) || FOR_BODIES.contains(&path) || OPEN.iter().any(open) {
         return Ok(Some(path));
     }
     let known: Vec<String> = PLAIN.iter().chain(&FOR_BODIES).map(|name| format!("{{{name}}}")).collect();

@@ -30,7 +30,14 @@ use crate::health::SignalAssessment;
 use crate::model::Millis;
 
 /// The messages and the service, generated from `proto/externalscaler.proto`: `UPDATE=1 cargo test --test it proto`.
-#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated: the schema has the comments")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
+    reason = "generated: the schema has the comments"
+)]
 pub mod proto {
     include!("keda/externalscaler.rs");
 }

@@ -139,9 +139,11 @@ fn the_examples_of_the_documentation_are_right() {
     let blocks: Vec<&str> = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert_eq!(blocks.len(), 3, "{blocks:?}");
     for block in blocks {
-        let (settings, warnings) = forestall::config::load_str(&[("forestall.yml", block)])
-            .unwrap_or_else(|problems| panic!("{problems}"));
-        assert!(warnings.is_empty(), "{warnings:?}");
+        let (settings, warnings) =
+            forestall::config::load_str(&[("forestall.yml", block)]).unwrap_or_else(|problems| panic!("{problems}"));
+        // There is no rule beside it.
+        let others: Vec<_> = warnings.iter().filter(|warning| warning.code != "rule/none").collect();
+        assert!(others.is_empty(), "{others:?}");
         forestall::act::build(&settings.actuators).unwrap_or_else(|error| panic!("{error}"));
     }
 }
