@@ -171,7 +171,7 @@ async fn receive(
         world.have_effect(&id);
     }
     match fault {
-        Fault::None if id.len() % 2 == 0 => axum::Json(json!({"state": "done"})).into_response(),
+        Fault::None if id.len().is_multiple_of(2) => axum::Json(json!({"state": "done"})).into_response(),
         Fault::None => StatusCode::ACCEPTED.into_response(),
         Fault::Status(code) => StatusCode::from_u16(code).expect("a status").into_response(),
         Fault::Silence => futures::future::pending().await,
