@@ -15,6 +15,7 @@ mod fleets;
 mod foresight_bench;
 mod mutants;
 mod hostile;
+#[cfg(feature = "keda")]
 mod keda;
 mod page;
 mod predictions;
@@ -25,8 +26,6 @@ mod real;
 mod scenarios;
 #[expect(
     clippy::print_stdout,
-    clippy::neg_cmp_op_on_partial_ord,
-    clippy::enum_variant_names,
     reason = "the simulator tells its figures, and its checks must fail for what is no number"
 )]
 mod sim;
