@@ -6,7 +6,7 @@
 //!
 //! Limits: an answer counts up to 64 KiB, its words in errors up to 300 characters; attempts, waits between them and
 //! waits for a confirmation are bounded by [`Patience`]. Redirects are never followed, link-local addresses never
-//! called. Nothing here decides: an action is sent as it stands in the plan, or not at all. Right before each attempt it
+//! called (but the machine's metadata service, where the settings say that credentials come from it). Nothing here decides: an action is sent as it stands in the plan, or not at all. Right before each attempt it
 //! is asked once more whether it still may be: not when it is old or has expired, nor when a person has said no.
 
 use std::collections::BTreeMap;
