@@ -4,8 +4,10 @@
 export FORESTALL_PARTS ?= $(CURDIR)/target/parts
 # Where the browser of the page's test, and what drives it, is found.
 export FORESTALL_BROWSER ?= $(CURDIR)/target/browser
+# Where moto, which answers as AWS does, is found.
+export FORESTALL_CLOUD ?= $(CURDIR)/target/cloud
 
-.PHONY: help run test mutants bench bench-forecast bench-plan lint fmt parts browser toolchain
+.PHONY: help run test mutants bench bench-forecast bench-plan lint fmt parts browser cloud toolchain
 
 help:
 	@echo 'make run    the demo: a simulated fleet with and without forestall, in minutes (ARGS="--seed 2 --once")'
@@ -22,7 +24,7 @@ run: toolchain
 
 # The simulator's ten thousand seeds go first and alone, on all cores: they are to take less than a minute.
 seeds = sim::no_seed_breaks_an_invariant
-test: toolchain parts browser
+test: toolchain parts browser cloud
 	cargo test --locked --test it -- $(seeds)
 	cargo test --locked -- --skip $(seeds)
 
@@ -56,6 +58,10 @@ fmt:
 # Real programs for the tests, unpacked without touching the system.
 parts:
 	tests/setup/fetch.sh '$(FORESTALL_PARTS)'
+
+# An AWS that checks signatures.
+cloud:
+	tests/setup/cloud.sh '$(FORESTALL_CLOUD)'
 
 # A browser, and the packages that drive it.
 browser:

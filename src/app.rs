@@ -292,6 +292,7 @@ impl App {
         let failures = std::mem::take(&mut *self.shared.failures.lock());
         let (capacity, faults) = self.ask_clusters(&settings).await;
         let ledger = self.shared.journal.ledger(now);
+        let predictions = self.shared.journal.controls().predictions.at(now);
         let gates = self.gates(&settings, now);
         let expire = {
             let mut expired_at = self.expired_at.lock();
@@ -308,6 +309,7 @@ impl App {
             let mut cycle = cycle.lock();
             cycle.note_failures(failures);
             cycle.note_capacity(capacity, faults);
+            cycle.note_predictions(predictions);
             match seen {
                 Some(seen) => cycle.decide(&settings, seen, ledger, gates, now),
                 None => cycle.run(&store, &settings, ledger, gates, now),

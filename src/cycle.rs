@@ -14,9 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Settings;
 use crate::health::{
-    self, Assessment, DaySummary, HealthTrack, Outcomes, PredictRule, Rule, SignalAssessment, Subject, Told,
+    self, Assessment, DaySummary, EXTERNAL_IMPACT, HealthTrack, Outcomes, PredictRule, Prediction, Rule,
+    SignalAssessment, Subject, Told,
 };
-use crate::model::{ComponentId, Labels, METRIC_NAME, Sample, Timestamp};
+use crate::model::{ComponentId, Labels, METRIC_NAME, Millis, Sample, Timestamp};
 use crate::plan::{self, Capacity, Carry, Gates, Ledger, Plan, PlanInput};
 use crate::store::Store;
 
@@ -77,6 +78,7 @@ pub struct Cycle {
     outcomes: Outcomes,
     failures: Vec<Failure>,
     told_capacity: (Capacity, Vec<Fault>),
+    predictions: Vec<Prediction>,
     carry: Carry,
 }
 
@@ -104,15 +106,15 @@ impl Cycle {
         self.watches.foresee(store, settings, &self.outcomes.calibrations(), now);
 
         let impacts = impacts(&mut observer, settings, &self.watches);
-        let mut assessments = self.assess(settings, &impacts, now);
+        let mut capacity = capacity::measure(&mut observer, &settings.pools);
+        let (told, untold) = std::mem::take(&mut self.told_capacity);
+        capacity::add(&mut capacity, told);
+        let mut assessments = self.assess(settings, &impacts, &capacity, now);
         health::rank(&mut assessments);
         keep_as_series(store, &assessments, now);
         quality::note_failures(&mut self.outcomes, settings, &assessments, std::mem::take(&mut self.failures), now);
         quality::resolve(&mut self.outcomes, settings, &assessments, &ledger, now);
 
-        let mut capacity = capacity::measure(&mut observer, &settings.pools);
-        let (told, untold) = std::mem::take(&mut self.told_capacity);
-        capacity::add(&mut capacity, told);
         let mut faults = std::mem::take(&mut observer.faults);
         faults.extend(untold);
         Report { faults, ..self.decide(settings, Seen { assessments, capacity }, ledger, gates, now) }
@@ -156,6 +158,11 @@ impl Cycle {
         self.told_capacity = (capacity, faults);
     }
 
+    /// Hands in what other predictors say, in place of what was handed in before: it counts until it expires.
+    pub fn note_predictions(&mut self, predictions: Vec<Prediction>) {
+        self.predictions = predictions;
+    }
+
     /// Takes over what was known of the rules' predictions before a restart, the oldest summary first.
     pub fn recover(&mut self, summaries: Vec<DaySummary>) {
         self.outcomes.recover(summaries);
@@ -171,7 +178,13 @@ impl Cycle {
         self.outcomes.told(summaries);
     }
 
-    fn assess(&mut self, settings: &Settings, impacts: &BTreeMap<ComponentId, f64>, now: Timestamp) -> Vec<Assessment> {
+    fn assess(
+        &mut self,
+        settings: &Settings,
+        impacts: &BTreeMap<ComponentId, f64>,
+        capacity: &Capacity,
+        now: Timestamp,
+    ) -> Vec<Assessment> {
         let mut signals: BTreeMap<ComponentId, Vec<SignalAssessment>> = BTreeMap::new();
         let mut rules: BTreeMap<ComponentId, Vec<&PredictRule>> = BTreeMap::new();
         for rule in predict_rules(settings) {
@@ -186,10 +199,19 @@ impl Cycle {
                 }
             }
         }
+        let told: Vec<&Prediction> = self.predictions.iter().filter(|told| now < told.expires_at).collect();
+        for told in &told {
+            signals.entry(told.component.clone()).or_default().extend(told.signals(&amounts(capacity, told), now));
+        }
         let assessments = signals.into_iter().map(|(component, signals)| {
-            let impact = impacts.get(&component).copied().unwrap_or(0.0);
+            let told = told.iter().filter(|told| told.component == component);
+            let impact = impacts.get(&component).copied();
+            let impact = impact.or_else(|| told.clone().filter_map(|told| told.impact).reduce(f64::max));
             let track = self.tracks.entry(component.clone()).or_default();
-            let subject = subject(settings, &component, &rules[&component], impact);
+            let rules = rules.get(&component).map_or(&[][..], Vec::as_slice);
+            let mut subject = subject(settings, &component, rules, impact.unwrap_or(EXTERNAL_IMPACT));
+            let ends = told.map(|told| told.expires_at - now);
+            subject.horizon = ends.fold(subject.horizon, Millis::max);
             health::assess(subject, signals, track, now)
         });
         let assessments: Vec<Assessment> = assessments.collect();
@@ -198,10 +220,20 @@ impl Cycle {
     }
 }
 
+/// How much a component has of what may be wanted for it, as far as its pool knows.
+fn amounts(capacity: &Capacity, told: &Prediction) -> BTreeMap<String, f64> {
+    let workload = capacity.workloads.iter().find(|workload| workload.component == told.component);
+    let Some(workload) = workload else { return BTreeMap::new() };
+    let replicas = ("replicas".to_owned(), f64::from(workload.replicas));
+    workload.per_replica.clone().into_iter().chain([replicas]).collect()
+}
+
 /// What is assessed: a component with what its rules say of it.
 fn subject(settings: &Settings, component: &ComponentId, rules: &[&PredictRule], impact: f64) -> Subject {
     let own_label = |name: &str| component.label(name).unwrap_or("").to_owned();
-    let (namespace, name) = match rules.iter().find_map(|rule| rule.target.as_ref()) {
+    // What only others tell of is named as the rules of its kind have it.
+    let of_kind = || predict_rules(settings).filter(|rule| rule.kind == component.kind).find_map(|r| r.target.as_ref());
+    let (namespace, name) = match rules.iter().find_map(|rule| rule.target.as_ref()).or_else(of_kind) {
         Some(target) => (target.namespace.as_deref().map(own_label).unwrap_or_default(), own_label(&target.name)),
         None => (own_label("namespace"), own_label(&component.kind)),
     };

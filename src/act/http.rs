@@ -5,19 +5,45 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Once};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::AUTHORIZATION;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 
 use super::sign::read_secret;
 use super::{ActError, BuildError};
 use crate::model::{Millis, Timestamp};
 
-/// No more of an answer is read.
+/// No more of an answer is read, but where a caller has reason to expect more.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// Where a cloud's machines get their credentials. It is link-local, so only a client made for it may call it.
+pub(super) const METADATA_SERVICE: &str = "http://169.254.169.254";
 
 /// No more of somebody else's words is kept.
 const WORDS_CHARS_MAX: usize = 300;
+
+/// An answer, whatever its status.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    /// Its beginning; the error where it broke off.
+    body: Result<Vec<u8>, reqwest::Error>,
+    retry_after: Option<Millis>,
+    /// What was sent and is secret.
+    secrets: Vec<String>,
+}
+
+impl Answer {
+    /// What it says, without what it was given and must not show; empty where it broke off.
+    pub(super) fn text(&self) -> String {
+        let body = self.body.as_deref().unwrap_or_default();
+        // Some say in their answer what they were given.
+        self.secrets.iter().fold(String::from_utf8_lossy(body).into_owned(), |text, secret| text.replace(secret, "…"))
+    }
+}
 
 /// Calls one configured target.
 #[derive(Debug, Clone)]
@@ -32,8 +58,18 @@ pub(crate) struct ApiClient {
 impl ApiClient {
     /// A client for `url`, called `name` in messages.
     pub(crate) fn new(name: &str, url: &str, timeout: Millis, allow_local: bool) -> Result<ApiClient, BuildError> {
+        let url = check_url(url, allow_local).map_err(|reason| BuildError { name: name.to_owned(), reason })?;
+        ApiClient::to(name, url, timeout, allow_local)
+    }
+
+    /// A client for the machine's own metadata service.
+    pub(super) fn for_metadata(name: &str, timeout: Millis) -> Result<ApiClient, BuildError> {
+        let url = Url::parse(METADATA_SERVICE).expect("a constant of ours");
+        ApiClient::to(name, url, timeout, false)
+    }
+
+    fn to(name: &str, url: Url, timeout: Millis, allow_local: bool) -> Result<ApiClient, BuildError> {
         let wrong = |reason: String| BuildError { name: name.to_owned(), reason };
-        let url = check_url(url, allow_local).map_err(wrong)?;
         if timeout <= Millis::ZERO {
             return Err(wrong(format!("a timeout of {timeout} leaves no time for an answer")));
         }
@@ -84,23 +120,40 @@ impl ApiClient {
 
     /// Sends, and gives back the first 64 KiB of a 2xx answer's body.
     pub(crate) async fn send(&self, request: RequestBuilder, now: Timestamp) -> Result<Vec<u8>, ActError> {
+        let answer = self.exchange(request, ANSWER_BYTES_MAX, now).await?;
+        if answer.status.is_success() {
+            return self.body_of(answer);
+        }
+        Err(self.failure(&answer, &answer.text()))
+    }
+
+    /// Sends, and gives back the answer with the first so many bytes of its body.
+    pub(super) async fn exchange(
+        &self,
+        request: RequestBuilder,
+        bytes_max: usize,
+        now: Timestamp,
+    ) -> Result<Answer, ActError> {
         let request = request.build().map_err(|error| self.broken(error))?;
-        let token = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).map(token_of);
+        let is_secret = |(name, value): &(&HeaderName, &HeaderValue)| *name == AUTHORIZATION || value.is_sensitive();
+        let sent = request.headers().iter().filter(is_secret).filter_map(|(_, value)| value.to_str().ok());
+        let secrets = sent.flat_map(secrets_of).filter(|secret| !secret.is_empty()).collect();
         let mut response = self.client.execute(request).await.map_err(|error| self.broken(error))?;
-        let status = response.status();
         let retry_after =
             response.headers().get("retry-after").and_then(|text| read_retry_after(text.to_str().ok()?, now));
-        let body = read_bounded(&mut response).await;
-        if status.is_success() {
-            // An answer that broke off may stand for anything.
-            return body.map_err(|error| self.broken(error));
-        }
-        let mut words = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
-        if let Some(token) = token.filter(|token| !token.is_empty()) {
-            // Some say in their answer what they were given.
-            words = words.replace(&token, "…");
-        }
-        let words = cut(&words, WORDS_CHARS_MAX);
+        let body = read_bounded(&mut response, bytes_max).await;
+        Ok(Answer { status: response.status(), headers: response.headers().clone(), body, retry_after, secrets })
+    }
+
+    /// The body of a 2xx answer. One that broke off may stand for anything.
+    pub(super) fn body_of(&self, answer: Answer) -> Result<Vec<u8>, ActError> {
+        answer.body.map_err(|error| self.broken(error))
+    }
+
+    /// What an answer that is not 2xx means, in these words of it.
+    pub(super) fn failure(&self, answer: &Answer, words: &str) -> ActError {
+        let (status, retry_after) = (answer.status, answer.retry_after);
+        let words = cut(words, WORDS_CHARS_MAX);
         let reason = match (status.is_redirection(), words.is_empty()) {
             (true, _) => format!("{status}: redirects are not followed, configure the address it leads to"),
             (false, true) => status.to_string(),
@@ -108,12 +161,12 @@ impl ApiClient {
         };
         let target = self.target.clone();
         if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            return Err(ActError::Unavailable { target, reason, retry_after });
+            return ActError::Unavailable { target, reason, retry_after };
         }
         if status.is_server_error() {
-            return Err(ActError::Unanswered { target, reason, retry_after });
+            return ActError::Unanswered { target, reason, retry_after };
         }
-        Err(self.refused(reason))
+        self.refused(reason)
     }
 
     pub(crate) fn unavailable(&self, reason: String) -> ActError {
@@ -150,9 +203,13 @@ impl ApiClient {
     }
 }
 
-/// The secret in an `Authorization` header's value.
-fn token_of(value: &str) -> String {
-    value.split_once(' ').map_or(value, |(_, token)| token).trim().to_owned()
+/// The secrets in a header's value: what follows the scheme of an `Authorization`, the password of a basic one.
+fn secrets_of(value: &str) -> Vec<String> {
+    let token = value.split_once(' ').map_or(value, |(_, token)| token).trim();
+    let basic = value.starts_with("Basic ").then(|| BASE64.decode(token).ok()).flatten();
+    let pair = basic.and_then(|bytes| String::from_utf8(bytes).ok());
+    let password = pair.and_then(|pair| Some(pair.split_once(':')?.1.to_owned()));
+    [Some(token.to_owned()), password].into_iter().flatten().collect()
 }
 
 /// An address that may be called: `http` or `https`, with a host that is not forbidden where it is an IP address
@@ -190,12 +247,12 @@ fn words_of(error: reqwest::Error) -> String {
     cut(&words, WORDS_CHARS_MAX)
 }
 
-async fn read_bounded(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
+async fn read_bounded(response: &mut Response, bytes_max: usize) -> Result<Vec<u8>, reqwest::Error> {
     let mut body = Vec::new();
-    while body.len() < ANSWER_BYTES_MAX
+    while body.len() < bytes_max
         && let Some(chunk) = response.chunk().await?
     {
-        body.extend_from_slice(&chunk[..chunk.len().min(ANSWER_BYTES_MAX - body.len())]);
+        body.extend_from_slice(&chunk[..chunk.len().min(bytes_max - body.len())]);
     }
     Ok(body)
 }
@@ -247,7 +304,14 @@ enum ForbiddenAddress {
 fn check_ip(ip: IpAddr, allow_local: bool) -> Result<(), ForbiddenAddress> {
     // AWS's metadata service, which is link-local in all but its address.
     const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-    let ip = ip.to_canonical();
+    let ip = match ip.to_canonical() {
+        // RFC 6052: a NAT64 gateway makes the IPv4 address in its last part of it.
+        IpAddr::V6(v6) if v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] => {
+            let [.., a, b, c, d] = v6.octets();
+            IpAddr::from([a, b, c, d])
+        }
+        ip => ip,
+    };
     let link_local = match ip {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local() || v6 == METADATA,
@@ -281,6 +345,8 @@ mod tests {
             ("http://169.254.169.254/latest", true, "link-local"),
             ("http://[::ffff:169.254.169.254]/", true, "link-local"),
             ("http://[fe80::1]/", true, "link-local"),
+            ("http://[64:ff9b::a9fe:a9fe]/", true, "link-local"),
+            ("http://[64:ff9b::7f00:1]/", false, "allow_local"),
             ("http://[fd00:ec2::254]/", true, "link-local"),
             ("ftp://example.org/", true, "http or https"),
             ("example.org", true, "cannot be read"),

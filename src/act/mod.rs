@@ -6,7 +6,7 @@
 //!
 //! Limits: an answer counts up to 64 KiB, its words in errors up to 300 characters; attempts, waits between them and
 //! waits for a confirmation are bounded by [`Patience`]. Redirects are never followed, link-local addresses never
-//! called. Nothing here decides: an action is sent as it stands in the plan, or not at all. Right before each attempt it
+//! called (but the machine's metadata service, where the settings say that credentials come from it). Nothing here decides: an action is sent as it stands in the plan, or not at all. Right before each attempt it
 //! is asked once more whether it still may be: not when it is old or has expired, nor when a person has said no.
 
 use std::collections::BTreeMap;
@@ -18,18 +18,27 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Millis, Timestamp};
 use crate::plan::{Action, Capacity, Outcome};
 
+mod auth;
+mod cloud;
 mod dry_run;
 mod executor;
 mod http;
 mod kubernetes;
+mod request;
 mod sign;
+mod sigv4;
+mod template;
 mod webhook;
 
+pub use auth::{AuthSettings, AwsCredentials, AzureCredentials, GcpCredentials};
+pub use cloud::{AwsAutoscalingSettings, AzureVmssSettings, CloudActuator, CloudSettings, GcpMigSettings, GcpPlace};
 pub use dry_run::DryRunActuator;
 pub use executor::{CarriedOut, Done, Executor};
 pub use kubernetes::{Fence, KubernetesActuator, KubernetesSettings, Leadership, LeaseSettings, Naming, Wanted};
+pub use request::{ConfirmSettings, HeaderText, HttpActuator, HttpSettings};
 pub use sign::Signer;
-pub use webhook::{WebhookActuator, WebhookBody, WebhookTarget, WebhookWhy};
+pub use template::{StatusExpr, TextTemplate, UrlTemplate, placeholder};
+pub use webhook::{ACTION_SCHEMA, WebhookActuator, WebhookBody, WebhookTarget, WebhookWhy};
 
 pub(crate) use executor::wait_before_retry;
 pub(crate) use http::{ApiClient, cut};
@@ -50,6 +59,14 @@ pub enum ActuatorKind {
     Webhook(WebhookSettings),
     /// Changes objects of a Kubernetes cluster.
     Kubernetes(KubernetesSettings),
+    /// Sends each action as a request of the user's own shape.
+    Http(Box<HttpSettings>),
+    /// Resizes groups of AWS Auto Scaling.
+    AwsAutoscaling(Box<AwsAutoscalingSettings>),
+    /// Resizes managed instance groups of Google Cloud.
+    GcpMig(Box<GcpMigSettings>),
+    /// Resizes scale sets of Azure.
+    AzureVmss(Box<AzureVmssSettings>),
     /// Writes each action down and does nothing.
     DryRun,
 }
@@ -244,6 +261,10 @@ pub fn build(settings: &[ActuatorSettings]) -> Result<BTreeMap<String, Arc<dyn A
         let actuator: Arc<dyn Actuator> = match &one.kind {
             ActuatorKind::Webhook(webhook) => Arc::new(WebhookActuator::new(&one.name, webhook)?),
             ActuatorKind::Kubernetes(kubernetes) => Arc::new(KubernetesActuator::new(&one.name, kubernetes)),
+            ActuatorKind::Http(http) => Arc::new(HttpActuator::new(&one.name, http)?),
+            ActuatorKind::AwsAutoscaling(aws) => Arc::new(CloudActuator::aws(&one.name, aws)?),
+            ActuatorKind::GcpMig(gcp) => Arc::new(CloudActuator::gcp(&one.name, gcp)?),
+            ActuatorKind::AzureVmss(azure) => Arc::new(CloudActuator::azure(&one.name, azure)?),
             ActuatorKind::DryRun => Arc::new(DryRunActuator),
         };
         if actuators.insert(one.name.clone(), actuator).is_some() {

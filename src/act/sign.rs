@@ -11,7 +11,7 @@ use sha2::Sha256;
 use crate::model::Timestamp;
 
 /// A secret file larger than this is surely not meant.
-const SECRET_BYTES_MAX: usize = 4096;
+const SECRET_BYTES_MAX: usize = 16 * 1024;
 
 /// Signs bodies with keys from files. The files are read for each signature, so that a changed key counts at once
 /// and no key stays in memory; keys appear in no message.
@@ -119,11 +119,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn signs_as_the_test_vector_of_standard_webhooks_has_it() {
+        // github.com/standard-webhooks/standard-webhooks, the test of its reference libraries.
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("key");
+        std::fs::write(&file, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("the file can be written");
+        let at = Timestamp(1_614_265_330_000);
+        let body = br#"{"test": 2432232314}"#;
+        let headers = Signer::new(vec![file]).headers("msg_p5jXN8AQM9LWM0D4loKWxJek", at, body).await;
+        let headers = headers.expect("the key can be read");
+        assert_eq!(headers[2].1, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[tokio::test]
     async fn refuses_a_file_without_a_key() {
         check(b"\n", Err("is empty")).await;
         check(b"whsec_%%", Err("not base64")).await;
         check(&[0xff], Err("is not text")).await;
-        check(&[b'a'; 5000], Err("at most 4096")).await;
+        check(&[b'a'; 20_000], Err("at most 16384")).await;
         let gone = Signer::new(vec!["/nowhere/key".into()]).headers("a", Timestamp(0), b"").await;
         assert!(gone.expect_err("the file is not there").to_string().contains("/nowhere/key"));
     }

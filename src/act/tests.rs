@@ -105,6 +105,7 @@ pub(crate) fn action(id: &str) -> Action {
             signal: "saturation/cpu".to_owned(),
             peak: None,
             sentence: "0.9 × 0.8 × 10 > 1".to_owned(),
+            predictions: Vec::new(),
         },
         decided_at: NOW - Millis::SECOND,
         expires_at: Some(NOW + Millis::HOUR),

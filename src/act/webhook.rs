@@ -8,9 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::http::{ApiClient, check_url, cut};
 use super::sign::Signer;
+use super::template::percent_encode;
 use super::{Acceptance, ActError, Actuator, BuildError, Confirmation, Patience, WebhookSettings};
 use crate::model::{ComponentId, Timestamp};
 use crate::plan::{Action, ActionKind, Change};
+
+/// The JSON Schema (2020-12) of [`WebhookBody`], version 1.
+pub const ACTION_SCHEMA: &str = include_str!("action-v1.schema.json");
 
 /// Characters of a target's reason for a failure.
 const REASON_CHARS_MAX: usize = 300;
@@ -220,17 +224,4 @@ fn check_status_url(template: &str, allow_local: bool) -> Result<(), String> {
         return Err("`{id}` may stand in the path or the query only".to_owned());
     }
     Ok(())
-}
-
-/// Everything but the unreserved characters of RFC 3986 becomes `%XX`.
-fn percent_encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }

@@ -23,20 +23,20 @@ use crate::model::Timestamp;
 use crate::plan::{Action, Pause, PauseScope, Reason};
 
 /// Runs something that waits for the disk.
-async fn with_journal<T: Send + 'static>(
+pub(super) async fn with_journal<T: Send + 'static>(
     shared: &Arc<Shared>,
     work: impl FnOnce(&Journal) -> Result<T, JournalError> + Send + 'static,
 ) -> Result<T, Refusal> {
     let journal = shared.journal.clone();
     let done = tokio::task::spawn_blocking(move || work(&journal)).await.map_err(Refusal::internal)?;
     done.map_err(|error| match error {
-        JournalError::TooManyPauses => Refusal::execution(error),
+        JournalError::TooManyPauses | JournalError::TooManyPredictions => Refusal::execution(error),
         error => Refusal::unavailable(error),
     })
 }
 
 /// A JSON body; says what is wrong with it. An empty one is an empty object.
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     let body = if body.is_empty() { b"{}" } else { body };
     serde_json::from_slice(body).map_err(|error| Refusal::bad_data(format!("the body cannot be read: {error}")))
 }

@@ -17,7 +17,7 @@ use super::Shared;
 use super::answer::Refusal;
 use crate::audit::word;
 use crate::cycle::{Report, component_labels};
-use crate::health::{Assessment, SignalAssessment};
+use crate::health::{Assessment, EXTERNAL_RULE, SignalAssessment};
 use crate::model::{Labels, Millis};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -215,7 +215,11 @@ fn signal_labels(assessment: &Assessment, signal: &SignalAssessment) -> Labels {
 }
 
 fn encode_signals(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let signals = || report.assessments.iter().flat_map(|a| a.signals.iter().map(move |s| (a, s)));
+    // The predictions of others have ids, which are no labels: they show in the component's own metrics.
+    let signals = || {
+        let all = report.assessments.iter().flat_map(|a| a.signals.iter().map(move |s| (a, s)));
+        all.filter(|(_, signal)| signal.rule != EXTERNAL_RULE)
+    };
     let mut probabilities = Vec::new();
     let mut thresholds = Vec::new();
     let mut forecasts = Vec::new();

@@ -9,10 +9,13 @@ mod answer;
 mod auth;
 mod controls;
 mod exposition;
+#[cfg(feature = "keda")]
+pub mod keda;
 mod meters;
 mod own;
 mod page;
 mod params;
+mod predictions;
 mod read;
 mod views;
 mod words;
@@ -193,6 +196,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/rules", get(own::rules))
         .route("/gates", get(own::gates))
         .route("/alerts", post(alerts::alerts))
+        .route("/predictions", get(predictions::list).post(predictions::tell))
         .route("/approvals", get(controls::approvals))
         .route("/approvals/{id}", post(controls::answer))
         .route("/pause", get(controls::pauses).post(controls::pause).delete(controls::lift))

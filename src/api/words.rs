@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::cycle::RuleQuality;
 use crate::forecast::{Channel, Foresight, Knowledge, Side, TurningPoint};
-use crate::health::{Assessment, ScalesWith, SignalAssessment};
+use crate::health::{Assessment, EXTERNAL_RULE, ScalesWith, SignalAssessment};
 use crate::model::Millis;
 use crate::plan::{ActionKind, Change};
 
@@ -59,7 +59,15 @@ pub(super) fn why(assessment: &Assessment, quality: &[RuleQuality]) -> Vec<Strin
         let worth_saying = signal.foresight.breached
             || signal.foresight.probability.is_some_and(|p| p >= 0.2)
             || signal.peers.is_some_and(|peers| peers.outlier);
-        if worth_saying || sentences.is_empty() {
+        if signal.rule == EXTERNAL_RULE {
+            let (told, low) = (signal.foresight.probability, signal.foresight.probability_low);
+            let (told, low) = (percent(told.unwrap_or(0.0)), percent(low.unwrap_or(0.0)));
+            let sentence = format!("Another predictor says so ({}): P {told}, at least {low}.", signal.signal);
+            // One prediction has a signal for each resource that it wants.
+            if !sentences.contains(&sentence) {
+                sentences.push(sentence);
+            }
+        } else if worth_saying || sentences.is_empty() {
             let quality = quality.iter().find(|quality| quality.rule == signal.rule);
             why_signal(signal, assessment.horizon, quality, &mut sentences);
             if !rules.contains(&signal.rule.as_str()) {

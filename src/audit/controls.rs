@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 
 use super::journal::{COLUMNS, Journal, JournalError, NewRow, Row, RowKind, read_error};
+use super::predictions::{DoneBody, Predictions};
 use crate::act::cut;
 use crate::model::Timestamp;
 use crate::plan::{Action, Breaker, Carry, Mode, Pause, PauseScope, Plan, Streak};
@@ -71,6 +72,9 @@ pub struct Controls {
     pub declined: BTreeSet<String>,
     /// Policy → how far it was last allowed to go. Only those that may do more than observe.
     pub modes: BTreeMap<String, Mode>,
+    /// What other predictors said, and what was done for it.
+    #[serde(default)]
+    pub predictions: Predictions,
     /// What the last plan handed on, as far as it outlives a restart: no streaks but those of what waits for a person.
     carry: Carry,
 }
@@ -203,6 +207,8 @@ impl Controls {
             "approval" => self.answer(&row.id, &row.parse()?),
             "release" => self.release(row.parse::<ReleaseBody>()?.what, &row.id, row.at),
             "mode" => self.set_mode(&row.id, row.parse::<ModeBody>()?.to),
+            "prediction" => self.predictions.take(row.parse()?),
+            "prediction_done" => self.predictions.note_done(&row.id, &row.parse::<DoneBody>()?.action),
             "decision" => self.note_plan(&row.parse::<PlanBody>()?.plan),
             _ => {}
         }
@@ -217,7 +223,8 @@ impl Controls {
             connection.query_row(last, [], |row| row.get(0)).optional().map_err(read_error)?.flatten();
         let sql = format!(
             "SELECT {COLUMNS} FROM journal
-             WHERE kind IN ('pause', 'lift', 'approval', 'release', 'mode') OR seq = ? ORDER BY seq"
+             WHERE kind IN ('pause', 'lift', 'approval', 'release', 'mode', 'prediction', 'prediction_done')
+                OR seq = ? ORDER BY seq"
         );
         let mut statement = connection.prepare(&sql).map_err(read_error)?;
         for row in statement.query_map([last], Row::read).map_err(read_error)? {

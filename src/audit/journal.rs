@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::controls::{Controls, PAUSES_MAX};
+use super::predictions::{DoneBody, PREDICTIONS_MAX};
 use super::segments::{Files, SegmentBody, Start, first_row};
 use crate::act::{Attempt, Record, RecordError};
 use crate::health::DaySummary;
@@ -90,6 +91,10 @@ pub enum RowKind {
     Release,
     /// A policy may go further than before, or less far.
     Mode,
+    /// Another predictor's verdict.
+    Prediction,
+    /// Something was done for a prediction: it never acts again.
+    PredictionDone,
     /// A segment begins: the one before it, what had been done, what persons had said.
     Segment,
     /// A closed segment is deleted.
@@ -146,6 +151,9 @@ pub enum JournalError {
     /// Nothing more can be paused.
     #[error("{PAUSES_MAX} pauses hold already, which is the most; lift one, or pause more at once")]
     TooManyPauses,
+    /// No more predictions count at once.
+    #[error("{PREDICTIONS_MAX} predictions of others count already, which is the most; wait until some expire")]
+    TooManyPredictions,
     /// Nothing has this id.
     #[error("there is no decision `{0}`")]
     NoDecision(String),
@@ -526,13 +534,18 @@ impl Record for Journal {
         now: Timestamp,
     ) -> Result<(), RecordError> {
         let settled = Settled { outcome, detail: detail.to_owned(), took };
-        let row = NewRow::new(RowKind::Outcome, now, action_id, &settled)?;
+        let mut rows = vec![NewRow::new(RowKind::Outcome, now, action_id, &settled)?];
         let state = &mut *self.state.lock();
-        self.append_beside(state, &[row], |tx, _| {
+        let done = self.controls.read().done_by(&state.ledger, action_id, outcome);
+        for key in &done {
+            rows.push(NewRow::new(RowKind::PredictionDone, now, key, &DoneBody { action: action_id.to_owned() })?);
+        }
+        self.append_beside(state, &rows, |tx, _| {
             let update = "UPDATE entries SET outcome = ? WHERE action_id = ?";
             tx.prepare_cached(update)?.execute(params![word(&outcome), action_id]).map(|_| ())
         })?;
         state.ledger.record_outcome(action_id, outcome, took, now);
+        self.controls.write().note_done(&done, action_id);
         Ok(())
     }
 

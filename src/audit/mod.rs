@@ -9,6 +9,7 @@ mod journal;
 mod lookup;
 mod notice;
 mod notifier;
+mod predictions;
 mod segments;
 mod settings;
 mod sinks;
@@ -22,6 +23,7 @@ pub use lookup::{
 };
 pub use notice::{Notice, NoticeKind, NoticeState, RuleAnnotations, Severity, Told, notices_of, notices_of_outcomes};
 pub use notifier::{Notifier, QUEUE_MAX, SinkStatus};
+pub use predictions::{PREDICTION_LIFE_MAX, PREDICTIONS_KEPT, PREDICTIONS_MAX, Predictions, Taken};
 pub use segments::SegmentSettings;
 pub use settings::{AlertmanagerSettings, GrafanaSettings, NotifySettings, NotifyWebhookSettings};
 pub use sinks::{AlertmanagerSink, GrafanaSink, Sink, WebhookSink, build_sinks};

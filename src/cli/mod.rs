@@ -48,6 +48,8 @@ enum Command {
     Pause(pause::PauseArguments),
     /// Release an action that waits for a person, or decline it; without an id, list what waits.
     Approve(approve::ApproveArguments),
+    /// Print the JSON Schema of what the webhook actuator posts.
+    Schema,
 }
 
 /// How log lines look.
@@ -86,6 +88,10 @@ pub fn run() -> ExitCode {
         Command::Decisions(arguments) => ask::decisions(&arguments),
         Command::Pause(arguments) => pause::run(&arguments),
         Command::Approve(arguments) => approve::run(&arguments),
+        Command::Schema => {
+            say(crate::act::ACTION_SCHEMA.trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
     };
     match result {
         Ok(code) => code,

@@ -27,6 +27,10 @@ pub(super) struct ServeArguments {
     /// Listen on an address that others can reach although nobody has to sign in.
     #[arg(long = "web.allow-unauthenticated")]
     allow_unauthenticated: bool,
+    /// Where KEDA's external scaler (gRPC) listens; nowhere without it. Nothing can be changed there.
+    #[cfg(feature = "keda")]
+    #[arg(long = "web.keda-listen-address", value_name = "HOST:PORT")]
+    keda_listen_address: Option<String>,
     /// Allow reload and quit over HTTP.
     #[arg(long = "web.enable-lifecycle")]
     enable_lifecycle: bool,
@@ -48,18 +52,15 @@ pub(super) fn run(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host(&arguments.listen_address)
-        .await
-        .with_context(|| format!("--web.listen-address={} is no address", arguments.listen_address))?
-        .collect();
-    if !arguments.allow_unauthenticated && addresses.iter().any(|address| !address.ip().is_loopback()) {
-        complain(&format!(
-            "--web.listen-address={} can be reached by others and nobody has to sign in; listen on 127.0.0.1, put a \
-             proxy that authenticates in front, or say --web.allow-unauthenticated",
-            arguments.listen_address
-        ));
+    let flag = "--web.listen-address";
+    let Some(addresses) = open_addresses(flag, &arguments.listen_address, &arguments).await? else {
         return Ok(ExitCode::from(BAD_USAGE));
-    }
+    };
+    #[cfg(feature = "keda")]
+    let keda = match keda_listener(&arguments).await? {
+        Some(listener) => listener,
+        None => return Ok(ExitCode::from(BAD_USAGE)),
+    };
     // The listener opens first: samples that come while the rest is set up wait in its queue.
     let listener = TcpListener::bind(&addresses[..])
         .await
@@ -84,10 +85,54 @@ async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
         "listening"
     );
     let (stop, stopped) = watch::channel(false);
+    #[cfg(feature = "keda")]
+    if let Some(listener) = keda {
+        tokio::spawn(serve_keda(app.clone(), listener, stopped.clone()));
+    }
     tokio::spawn(listen_to_signals(app.clone(), stop));
     app.serve(listener, stopped).await?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The addresses of a flag's value; nothing, said to the person at the terminal, where others could reach one and nobody has
+/// to sign in.
+async fn open_addresses(
+    flag: &str,
+    value: &str,
+    arguments: &ServeArguments,
+) -> anyhow::Result<Option<Vec<SocketAddr>>> {
+    let found = tokio::net::lookup_host(value).await.with_context(|| format!("{flag}={value} is no address"))?;
+    let addresses: Vec<SocketAddr> = found.collect();
+    if !arguments.allow_unauthenticated && addresses.iter().any(|address| !address.ip().is_loopback()) {
+        complain(&format!(
+            "{flag}={value} can be reached by others and nobody has to sign in; listen on 127.0.0.1, put a proxy that \
+             authenticates in front, or say --web.allow-unauthenticated"
+        ));
+        return Ok(None);
+    }
+    Ok(Some(addresses))
+}
+
+/// Where KEDA asks, if it may ask anywhere; nothing where the address may not be opened.
+#[cfg(feature = "keda")]
+async fn keda_listener(arguments: &ServeArguments) -> anyhow::Result<Option<Option<TcpListener>>> {
+    let flag = "--web.keda-listen-address";
+    let Some(value) = &arguments.keda_listen_address else { return Ok(Some(None)) };
+    let Some(addresses) = open_addresses(flag, value, arguments).await? else { return Ok(None) };
+    let listener = TcpListener::bind(&addresses[..]).await.with_context(|| format!("cannot listen on {value}"))?;
+    tracing::info!(address = %listener.local_addr()?, "listening for KEDA");
+    Ok(Some(Some(listener)))
+}
+
+#[cfg(feature = "keda")]
+async fn serve_keda(app: Arc<App>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
+    let stop = async move {
+        let _ = stopped.wait_for(|up| *up).await;
+    };
+    if let Err(error) = crate::api::keda::serve_keda(app.shared().clone(), listener, stop).await {
+        tracing::error!(%error, "KEDA's scaler ended");
+    }
 }
 
 /// SIGHUP reloads; SIGTERM and SIGINT stop.
@@ -113,12 +158,15 @@ fn flags(arguments: &ServeArguments) -> Vec<(String, String)> {
     [
         ("config.file", arguments.config_file.as_ref().map(text).unwrap_or_default()),
         ("web.listen-address", arguments.listen_address.clone()),
+        #[cfg(feature = "keda")]
+        ("web.keda-listen-address", arguments.keda_listen_address.clone().unwrap_or_default()),
         ("web.allow-unauthenticated", arguments.allow_unauthenticated.to_string()),
         ("web.enable-lifecycle", arguments.enable_lifecycle.to_string()),
         ("storage.path", text(&arguments.storage_path)),
         ("log.level", arguments.log_level.clone()),
         ("log.format", if matches!(arguments.log_format, LogFormat::Json) { "json" } else { "text" }.to_owned()),
     ]
+    .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
-    .to_vec()
+    .collect()
 }

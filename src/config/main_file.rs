@@ -1,26 +1,19 @@
 //! The main file: what holds for all, where rules and policies are, who acts, who is told.
 
-use std::net::IpAddr;
-
-use reqwest::Url;
-
-use crate::act::{ActuatorKind, ActuatorSettings, LeaseSettings, WebhookSettings};
+use crate::act::{ActuatorSettings, LeaseSettings};
 use crate::audit::{AlertmanagerSettings, GrafanaSettings, NotifySettings, NotifyWebhookSettings, SegmentSettings};
 use crate::model::Millis;
 use crate::plan::Mode;
 use crate::{ingest, query, store};
 
+use super::actuators::{ACTUATOR_KINDS, Local, read_hmac_files, read_kind, read_url};
 use super::files::Files;
 use super::problem::Report;
-use super::reader::{Fields, quoted, suggestion};
+use super::reader::{Fields, quoted};
 use super::rules::rapid_decline;
 use super::tree::{Node, Place};
 use super::{Global, Keep, Web};
 
-/// The kinds of actuators that there are.
-const ACTUATOR_KINDS: [&str; 3] = ["kubernetes", "webhook", "dry_run"];
-/// The kinds of actuators that a later version will have.
-const ACTUATOR_KINDS_LATER: [&str; 4] = ["http", "aws_autoscaling", "gcp_mig", "azure_scale_set"];
 /// The memory below which nothing useful can be stored.
 const MEMORY_BYTES_MIN: usize = 16 << 20;
 /// The shortest interval between evaluations.
@@ -254,160 +247,8 @@ fn read_actuators(report: &mut Report, files: Files<'_>, node: &Node, main: &mut
             report.error(key.at, "config/wrong-type", message, help);
             continue;
         };
-        let kind = match kind_key.text.as_str() {
-            "webhook" => read_webhook(report, files, kind_node).map(ActuatorKind::Webhook),
-            "kubernetes" => super::kubernetes::read_kubernetes(report, files, kind_node).map(ActuatorKind::Kubernetes),
-            "dry_run" => report.fields(kind_node, "`dry_run`", &[]).map(|_| ActuatorKind::DryRun),
-            other => {
-                unknown_actuator_kind(report, other, kind_key.at);
-                None
-            }
-        };
+        let kind = read_kind(report, files, &kind_key.text, kind_key.at, kind_node);
         main.actuators.extend(kind.map(|kind| ActuatorSettings { name: key.text.clone(), kind }));
-    }
-}
-
-fn unknown_actuator_kind(report: &mut Report, kind: &str, at: Place) {
-    if ACTUATOR_KINDS_LATER.contains(&kind) {
-        let help = format!("there is {}", quoted(&ACTUATOR_KINDS));
-        report.error(at, "config/not-yet", format!("actuator kind `{kind}` is not in this version"), help);
-    } else {
-        let help = suggestion(kind, &ACTUATOR_KINDS);
-        report.error(at, "config/unknown-value", format!("there is no actuator kind `{kind}`"), help);
-    }
-}
-
-fn read_webhook(report: &mut Report, files: Files<'_>, node: &Node) -> Option<WebhookSettings> {
-    const KNOWN: [&str; 9] = [
-        "url",
-        "hmac_secret_file",
-        "hmac_secret_files",
-        "status_url",
-        "timeout",
-        "attempts",
-        "at_most_once",
-        "confirm_within",
-        "allow_local",
-    ];
-    let fields = report.fields(node, "a webhook", &KNOWN)?;
-    let allow_local = fields.get("allow_local").and_then(|n| report.truth(n)).unwrap_or(false);
-    let local = if allow_local { Local::Allowed } else { Local::Refused };
-    let url = report.required(fields, "a webhook", "url").and_then(|n| read_url(report, n, local));
-    let status_url = fields.get("status_url").and_then(|n| {
-        let url = read_url(report, n, local)?;
-        if !url.contains("{id}") {
-            let help = "write `{id}` where the action's id belongs";
-            report.error(n.at, "config/bad-url", "the status URL names no action", help);
-        }
-        Some(url)
-    });
-    let hmac_secret_files = read_hmac_files(report, files, fields);
-    let timeout = fields.get("timeout").and_then(|n| report.duration(n, Millis(100))).unwrap_or(Millis::SECOND * 10);
-    let attempts_max = fields.get("attempts").and_then(|n| report.count(n, 1, 20)).unwrap_or(5);
-    let at_most_once = fields.get("at_most_once").and_then(|n| report.truth(n)).unwrap_or(false);
-    let confirm_within =
-        fields.get("confirm_within").and_then(|n| report.duration(n, Millis::SECOND)).unwrap_or(Millis::MINUTE * 5);
-    Some(WebhookSettings {
-        url: url?,
-        hmac_secret_files,
-        status_url,
-        timeout,
-        attempts_max,
-        at_most_once,
-        confirm_within,
-        allow_local,
-    })
-}
-
-/// The key files of `hmac_secret_file` or `hmac_secret_files`: one, or two during a rotation.
-fn read_hmac_files(report: &mut Report, files: Files<'_>, fields: Fields<'_>) -> Vec<std::path::PathBuf> {
-    let (one, many) = (fields.get("hmac_secret_file"), fields.get("hmac_secret_files"));
-    if let (Some(_), Some(many)) = (one, many) {
-        let message = "`hmac_secret_file` and `hmac_secret_files` exclude each other";
-        report.error(many.at, "config/conflict", message, "keep one of the two");
-        return Vec::new();
-    }
-    let items: Vec<&Node> = match (one, many) {
-        (Some(one), _) => vec![one],
-        (None, Some(many)) => report.list(many, "paths").iter().map(|item| &**item).collect(),
-        (None, None) => Vec::new(),
-    };
-    if items.is_empty() {
-        let help = "give `hmac_secret_file`, so that the receiver knows who calls";
-        report.warning(fields.at, "config/unsigned", "calls of this webhook are not signed", help);
-    }
-    if items.len() > 2 {
-        let help = "the one to sign with, and the one that is being retired";
-        report.error(items[2].at, "config/out-of-range", "more than two keys", help);
-    }
-    items.into_iter().filter_map(|item| files.secret(report, item)).collect()
-}
-
-/// Whether addresses of this machine may be called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Local {
-    Allowed,
-    Refused,
-}
-
-/// An http or https URL with a host and without a password.
-fn read_url(report: &mut Report, node: &Node, local: Local) -> Option<String> {
-    let text = report.text(node, "a URL")?;
-    if text.contains('@') {
-        // The text is shown nowhere: it may hold a password.
-        report.mask(node.at);
-        let help = "name the file of a secret instead; a literal `@` is written %40";
-        report.error(node.at, "config/bad-url", "a URL must not hold a user or password", help);
-        return None;
-    }
-    let wrong = match Url::parse(&text) {
-        Err(error) => Some((format!("`{text}` is not a URL: {error}"), "write https://host/path")),
-        Ok(url) => url_problem(&url, local),
-    };
-    match wrong {
-        None => Some(text),
-        Some((message, help)) => {
-            report.error(node.at, "config/bad-url", message, help);
-            None
-        }
-    }
-}
-
-fn url_problem(url: &Url, local: Local) -> Option<(String, &'static str)> {
-    if !matches!(url.scheme(), "http" | "https") {
-        let message = format!("scheme `{}` cannot be called", url.scheme());
-        return Some((message, "use http:// or https://"));
-    }
-    let host = url.host_str().unwrap_or("");
-    match reach_of(host) {
-        Reach::LinkLocal => {
-            Some((format!("{host} is a link-local address"), "those are never called: they serve metadata"))
-        }
-        Reach::ThisMachine if local == Local::Refused => {
-            Some((format!("{host} is this machine"), "if that is meant, add `allow_local: true`"))
-        }
-        Reach::ThisMachine | Reach::Elsewhere => None,
-    }
-}
-
-/// Where a host is, as far as its name or address tells.
-enum Reach {
-    ThisMachine,
-    LinkLocal,
-    Elsewhere,
-}
-
-fn reach_of(host: &str) -> Reach {
-    let name = host.trim_end_matches('.');
-    if name == "localhost" || name.ends_with(".localhost") {
-        return Reach::ThisMachine;
-    }
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().map(|ip| ip.to_canonical());
-    match address {
-        Ok(ip) if ip.is_loopback() || ip.is_unspecified() => Reach::ThisMachine,
-        Ok(IpAddr::V4(ip)) if ip.is_link_local() => Reach::LinkLocal,
-        Ok(IpAddr::V6(ip)) if ip.is_unicast_link_local() => Reach::LinkLocal,
-        Ok(_) | Err(_) => Reach::Elsewhere,
     }
 }
 

@@ -37,6 +37,7 @@ use tree::{Node, Place};
 pub use crate::health::NumberOrQuery;
 pub use problem::{PROBLEMS_MAX, Problem, Problems, Severity};
 
+mod actuators;
 mod calendar;
 mod checks;
 mod files;

@@ -23,6 +23,11 @@ const ACTIONS: [(&str, ActionKind); 5] = [
     ("quarantine", ActionKind::Quarantine),
 ];
 
+/// The words for all kinds of actions, also for the one that no rung may name.
+pub(super) fn action_words() -> Vec<(&'static str, ActionKind)> {
+    ACTIONS.into_iter().chain([("evict", ActionKind::Evict)]).collect()
+}
+
 /// The largest share of episodes that may be held out.
 const HOLDOUT_MAX: f64 = 0.5;
 
@@ -462,7 +467,7 @@ fn read_budget(report: &mut Report, node: &Node, ladder: Option<&[Rung]>) -> Opt
 /// What counts in a budget: actions of the ladder, and `evict`. One for something else would bound nothing.
 fn read_budget_actions(report: &mut Report, list: &Node, ladder: Option<&[Rung]>) -> BTreeSet<ActionKind> {
     let mut counted = BTreeSet::new();
-    let words: Vec<(&str, ActionKind)> = ACTIONS.into_iter().chain([("evict", ActionKind::Evict)]).collect();
+    let words = action_words();
     let items = report.list(list, "actions");
     if items.is_empty() {
         report.error(list.at, "config/wrong-type", "the list is empty", "name actions, or leave `actions` out for all");

@@ -2,6 +2,7 @@
 
 mod alarm;
 mod assess;
+mod external;
 mod impact;
 mod outcomes;
 mod peers;
@@ -18,6 +19,7 @@ use crate::query::Query;
 
 pub use alarm::{Alarm, AlarmChange, AlarmPolicy, Announced};
 pub use assess::{AT_RISK_FROM, HealthTrack, RAPID_DECLINE_PER_HOUR, Subject, WATCH_ABOVE, assess, rank};
+pub use external::{EXTERNAL_IMPACT, EXTERNAL_RULE, Prediction, predictions_among};
 pub use impact::impacts;
 pub use outcomes::{Calibrations, Outcomes, Said, SignalSaid, Told, UntoldOutcomes};
 pub use peers::{Peer, PeerDistance, PeerSettings, PeerTrack, SIBLINGS_MIN, compare as compare_peers};

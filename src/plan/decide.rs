@@ -13,7 +13,7 @@ use super::policy::Matcher;
 use super::room::Room;
 use super::words::{count, percent, span};
 use super::{Action, ActionKind, ActuationTimes, Declined, Mode, Plan, PlanInput, Policy, Reason, Target, Workload};
-use crate::health::{Assessment, Standing};
+use crate::health::{Assessment, EXTERNAL_RULE, SignalAssessment, Standing};
 use crate::model::{ComponentId, Millis, Timestamp, hex};
 
 /// What an earlier action promised may not show in the capacity yet; it is reserved for so long.
@@ -493,7 +493,10 @@ fn kinds<'a>(
         let kind = kinds.entry(&assessment.component.kind).or_default();
         kind.at_risk += usize::from(has_entered || gates::is_at_risk(assessment));
         kind.known += usize::from(gates::fresh_probability(assessment, &input.gates, input.now).is_some());
-        if !gates::is_silent(assessment, &input.gates, input.now) {
+        // What only others tell of falls silent when they have said it.
+        let is_own = |signal: &SignalAssessment| signal.rule != EXTERNAL_RULE;
+        let is_told = || !assessment.signals.is_empty() && !assessment.signals.iter().any(is_own);
+        if !gates::is_silent(assessment, &input.gates, input.now) && !is_told() {
             kind.heard.push(key);
         }
     }

@@ -11,7 +11,7 @@ use super::room::{Demand, Room, Site};
 use super::size;
 use super::words::{count, figure, percent, span};
 use super::{Action, ActionKind, Change, Constraints, Policy, Reason, Resources, Rung, Why, Workload};
-use crate::health::{ScalesWith, Standing};
+use crate::health::{EXTERNAL_RULE, ScalesWith, Standing, predictions_among};
 use crate::model::Millis;
 
 /// What is going to be done for one component.
@@ -540,7 +540,7 @@ impl<'a> Planner<'a> {
             change: Change::Replicas { from, to },
             undo: Some(Change::Replicas { from: to, to: from }),
             expires_at: Some(self.now + policy.expires_after),
-            why: Why { sentence, peak: None, ..main.why.clone() },
+            why: Why { sentence, peak: None, predictions: Vec::new(), ..main.why.clone() },
             makes_room_for: Some(main.id.clone()),
             ..main.clone()
         }
@@ -554,8 +554,12 @@ impl<'a> Planner<'a> {
         let limit = loudest.and_then(|signal| signal.foresight.limit);
         let threshold = limit.map_or(String::new(), |limit| format!(" {}", figure(limit.threshold)));
         let earliest = assessment.eta.q10.map_or(String::new(), |eta| format!(", at the earliest in {}", span(eta)));
+        let said = match loudest.filter(|signal| signal.rule == EXTERNAL_RULE) {
+            Some(told) => format!("prediction {} says that it fails", told.signal),
+            None => format!("{signal} is likely to cross{threshold}"),
+        };
         let sentence = format!(
-            "{signal} is likely to cross{threshold} within {}: P {} (at least {}){earliest}; {arithmetic}",
+            "{said} within {}: P {} (at least {}){earliest}; {arithmetic}",
             span(assessment.horizon),
             percent(probability),
             percent(candidate.probability_low())
@@ -567,6 +571,7 @@ impl<'a> Planner<'a> {
             signal,
             peak: loudest.and_then(size::peak),
             sentence,
+            predictions: predictions_among(&assessment.signals),
         }
     }
 }

@@ -366,6 +366,7 @@ mod tests {
                 signal: "rule/signal".to_owned(),
                 peak: None,
                 sentence: String::new(),
+                predictions: Vec::new(),
             },
             decided_at: Timestamp::from_secs(minutes * 60),
             expires_at: None,

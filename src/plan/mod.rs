@@ -135,6 +135,9 @@ pub struct Why {
     pub peak: Option<f64>,
     /// In one sentence, with the arithmetic.
     pub sentence: String,
+    /// The predictions of others that had a part in it: `source/id`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub predictions: Vec<String>,
 }
 
 /// One change, naming the wanted end state.

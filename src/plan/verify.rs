@@ -35,6 +35,10 @@ impl Planner<'_> {
         if self.past.effective(past).is_some() || past.action.kind == ActionKind::Evict {
             return None;
         }
+        // A prediction of others that was done counts no more: that it is gone shows no effect.
+        if !past.action.why.predictions.is_empty() {
+            return None;
+        }
         let (since, what) = self.due(past, policy, verify)?;
         let key = past.action.target.component.to_string();
         let assessment = self.assessed.get(key.as_str())?;

@@ -3,6 +3,7 @@
 mod api;
 mod backtest;
 mod cli;
+mod cloud;
 mod config;
 mod controls;
 mod crash;
@@ -14,8 +15,11 @@ mod fleets;
 mod foresight_bench;
 mod mutants;
 mod hostile;
+#[cfg(feature = "keda")]
+mod keda;
 mod kube;
 mod page;
+mod predictions;
 mod proto;
 mod query_scripts;
 mod readme;
@@ -23,9 +27,8 @@ mod real;
 mod scenarios;
 #[expect(
     clippy::print_stdout,
-    clippy::neg_cmp_op_on_partial_ord,
-    clippy::enum_variant_names,
     reason = "the simulator tells its figures, and its checks must fail for what is no number"
 )]
 mod sim;
 mod tidy;
+mod webhook;

@@ -242,6 +242,7 @@ fn action_of(body: WebhookBody) -> Action {
             signal: String::new(),
             peak: None,
             sentence: body.why.sentence,
+            predictions: Vec::new(),
         },
         decided_at: START,
         expires_at: None,

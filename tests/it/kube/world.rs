@@ -172,6 +172,7 @@ pub(super) fn action(id: &str, kind: ActionKind, change: Change) -> Action {
             signal: "saturation/cpu".to_owned(),
             peak: None,
             sentence: "0.9 × 0.8 × 10 > 1".to_owned(),
+            predictions: Vec::new(),
         },
         decided_at: NOW,
         expires_at: None,

@@ -35,6 +35,7 @@ fn action(id: &str, kind: ActionKind, service: &str, change: Change) -> Action {
         signal: String::new(),
         peak: None,
         sentence: String::new(),
+        predictions: Vec::new(),
     };
     Action {
         id: id.to_owned(),

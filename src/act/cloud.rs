@@ -1,0 +1,235 @@
+//! Groups of instances that a cloud keeps at a size: AWS Auto Scaling, Google's managed instance groups, Azure's scale sets.
+//!
+//! An action names how many there shall be. The group is read first: a size outside its bounds is never asked for, growing
+//! never makes it smaller nor shrinking larger, instances that are protected from scale-in stay, and what is so already is left
+//! alone. Sizes are absolute, so a request that is sent again changes nothing. It has taken effect when so many instances serve,
+//! as the cloud sees it.
+
+mod aws;
+mod azure;
+mod gcp;
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::http::ApiClient;
+use super::template::{Facts, TextTemplate};
+use super::{Acceptance, ActError, Actuator, BuildError, Confirmation, Patience};
+use crate::model::{Millis, Timestamp};
+use crate::plan::{Action, Change};
+
+pub use aws::AwsAutoscalingSettings;
+pub use azure::AzureVmssSettings;
+pub use gcp::{GcpMigSettings, GcpPlace};
+
+pub(super) use aws::words as aws_words;
+
+/// No more of a cloud's answer is read.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
+
+/// What all clouds have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloudSettings {
+    /// Which group is meant: by default `{target.name}`.
+    pub group: TextTemplate,
+    /// How long one call may take.
+    pub timeout: Millis,
+    /// How often an action is tried in all.
+    pub attempts_max: u32,
+    /// How long to wait until the instances serve.
+    pub confirm_within: Millis,
+    /// Whether loopback addresses may be called, for tests and emulators.
+    pub allow_local: bool,
+}
+
+/// A group of instances, as its cloud sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Group {
+    name: String,
+    /// How many there shall be.
+    wanted: u32,
+    /// How many serve.
+    serving: u32,
+    /// Whether the cloud is not at work on it, as far as it says so.
+    is_settled: bool,
+    /// There are never fewer.
+    min: u32,
+    /// There are never more.
+    max: u32,
+    /// How many of those that serve are protected from scale-in.
+    protected: u32,
+    /// Why it cannot be resized by us now.
+    hindrance: Option<String>,
+    /// Why it will not get to its size.
+    failure: Option<String>,
+    /// What the cloud needs to know of what was read: a version, a machine type.
+    state: serde_json::Value,
+}
+
+/// A cloud's groups.
+trait Groups: std::fmt::Debug + Send + Sync {
+    fn api(&self) -> &ApiClient;
+    /// Reads a group. An error means that nothing was changed.
+    fn read<'a>(&'a self, name: &'a str, now: Timestamp) -> BoxFuture<'a, Result<Group, ActError>>;
+    /// Sets how many there shall be.
+    fn resize<'a>(
+        &'a self,
+        group: &'a Group,
+        to: u32,
+        id: &'a str,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<(), ActError>>;
+}
+
+/// Resizes the groups of a cloud.
+#[derive(Debug)]
+pub struct CloudActuator {
+    groups: Arc<dyn Groups>,
+    settings: CloudSettings,
+}
+
+/// How an action and its group stand to each other.
+#[derive(Debug, PartialEq, Eq)]
+enum Standing {
+    /// The group is to be set to this size.
+    Due(u32),
+    /// It has this size already.
+    Met(u32),
+    /// It cannot be, and why.
+    Out(String),
+}
+
+impl CloudActuator {
+    /// For groups of AWS Auto Scaling.
+    ///
+    /// # Errors
+    /// Where an address must not be called.
+    pub fn aws(name: &str, settings: &AwsAutoscalingSettings) -> Result<CloudActuator, BuildError> {
+        Ok(CloudActuator { groups: Arc::new(aws::Aws::new(name, settings)?), settings: settings.common.clone() })
+    }
+
+    /// For managed instance groups of Google Cloud.
+    ///
+    /// # Errors
+    /// Where an address must not be called.
+    pub fn gcp(name: &str, settings: &GcpMigSettings) -> Result<CloudActuator, BuildError> {
+        Ok(CloudActuator { groups: Arc::new(gcp::Gcp::new(name, settings)?), settings: settings.common.clone() })
+    }
+
+    /// For scale sets of Azure.
+    ///
+    /// # Errors
+    /// Where an address must not be called.
+    pub fn azure(name: &str, settings: &AzureVmssSettings) -> Result<CloudActuator, BuildError> {
+        Ok(CloudActuator { groups: Arc::new(azure::Azure::new(name, settings)?), settings: settings.common.clone() })
+    }
+
+    /// The group that an action is for, and the sizes between which it leads.
+    async fn read(&self, action: &Action, now: Timestamp) -> Result<(Group, u32, u32), ActError> {
+        let api = self.groups.api();
+        let Change::Replicas { from, to } = action.change else {
+            return Err(api.refused("a group of instances has a size and nothing else to change".to_owned()));
+        };
+        let name = self.settings.group.fill(&Facts::of(action)).map_err(|reason| api.refused(reason))?;
+        if name.is_empty() {
+            return Err(api.refused("the action names no group".to_owned()));
+        }
+        Ok((self.groups.read(&name, now).await?, from, to))
+    }
+
+    async fn resize(&self, action: &Action, attempt: u32, now: Timestamp) -> Result<Acceptance, ActError> {
+        let (group, from, to) = self.read(action, now).await.map_err(unsent)?;
+        let api = self.groups.api();
+        if let Some(hindrance) = &group.hindrance {
+            return Err(api.refused(format!("{}: {hindrance}", group.name)));
+        }
+        let expected = from.clamp(group.min, group.max.max(group.min));
+        if action.undoes.is_some() && attempt == 1 && group.wanted != expected && group.wanted != to {
+            let now = group.wanted;
+            return Err(api.refused(format!("{}: somebody else set {now} instances, and that stays", group.name)));
+        }
+        match standing(&group, from, to) {
+            Standing::Out(why) => Err(api.refused(format!("{}: {why}", group.name))),
+            // An attempt whose answer got lost may have made it so.
+            Standing::Met(_) if attempt > 1 => Ok(Acceptance::Accepted),
+            Standing::Met(_) => Ok(Acceptance::Unchanged),
+            Standing::Due(size) => {
+                self.groups.resize(&group, size, &action.id, now).await?;
+                Ok(Acceptance::Accepted)
+            }
+        }
+    }
+
+    async fn ask(&self, action: &Action, now: Timestamp) -> Result<Confirmation, ActError> {
+        let (group, from, to) = self.read(action, now).await?;
+        Ok(match (standing(&group, from, to), &group.failure) {
+            (Standing::Due(_), _) => Confirmation::NeverHeard,
+            (Standing::Out(why), _) => Confirmation::Failed(why),
+            (Standing::Met(_), Some(failure)) => Confirmation::Failed(failure.clone()),
+            (Standing::Met(size), None) => {
+                let is_there =
+                    if to > from { group.serving >= size } else { group.is_settled && group.serving <= group.wanted };
+                if is_there { Confirmation::Done } else { Confirmation::Pending }
+            }
+        })
+    }
+}
+
+/// What an action asks of a group, within its bounds.
+fn standing(group: &Group, from: u32, to: u32) -> Standing {
+    let Group { wanted, min, max, protected, .. } = *group;
+    if to > from {
+        let size = to.max(min).min(max);
+        return match () {
+            () if wanted < size => Standing::Due(size),
+            () if wanted < to => Standing::Out(format!("its maximum is {max}, and it has {wanted} instances already")),
+            () => Standing::Met(size),
+        };
+    }
+    let size = to.max(min).max(protected);
+    match () {
+        () if size < wanted => Standing::Due(size),
+        () if to < wanted && min >= wanted => Standing::Out(format!("its minimum is {min}")),
+        () if to < wanted && protected >= wanted => {
+            Standing::Out(format!("{protected} of its instances are protected from scale-in"))
+        }
+        () => Standing::Met(size),
+    }
+}
+
+/// Nothing was changed by reading.
+fn unsent(error: ActError) -> ActError {
+    match error {
+        ActError::Unanswered { target, reason, retry_after } => ActError::Unavailable { target, reason, retry_after },
+        other => other,
+    }
+}
+
+impl Actuator for CloudActuator {
+    fn apply<'a>(
+        &'a self,
+        action: &'a Action,
+        attempt: u32,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<Acceptance, ActError>> {
+        self.resize(action, attempt, now).boxed()
+    }
+
+    fn confirm<'a>(&'a self, action: &'a Action, now: Timestamp) -> BoxFuture<'a, Result<Confirmation, ActError>> {
+        self.ask(action, now).boxed()
+    }
+
+    fn patience(&self) -> Patience {
+        Patience { attempts_max: self.settings.attempts_max, confirm_within: self.settings.confirm_within }
+    }
+}
+
+/// A whole number of an answer; 0 where it is none.
+fn count(value: Option<&serde_json::Value>) -> u32 {
+    value.and_then(serde_json::Value::as_u64).and_then(|count| u32::try_from(count).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;
