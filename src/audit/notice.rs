@@ -148,7 +148,7 @@ pub fn notices_of_outcomes(actions: &[Action], done: &[Done], now: Timestamp) ->
             key: format!("outcome/{}", action.id),
             kind: NoticeKind::Outcome,
             state: NoticeState::New,
-            severity: if matches!(one.outcome, Outcome::Failed | Outcome::Unknown) {
+            severity: if matches!(one.outcome, Outcome::Failed | Outcome::Unknown | Outcome::Insufficient) {
                 Severity::Warning
             } else {
                 Severity::Info
