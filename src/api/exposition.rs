@@ -172,8 +172,6 @@ fn encode_store(shared: &Shared, encoder: &mut DescriptorEncoder<'_>) -> fmt::Re
     }
     let help = "Notices to people, by where to and what became of them";
     family(encoder, "notifications", help, MetricType::Counter, notices)?;
-    let leader = [(vec![], 1.0)];
-    gauges(encoder, "leader", "Whether this replica acts; 1 where there is only one", leader)?;
     let build = one("version", env!("CARGO_PKG_VERSION"));
     gauges(encoder, "build_info", "The version, as a label; always 1", [(build, 1.0)])
 }

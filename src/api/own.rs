@@ -197,6 +197,6 @@ pub(super) async fn gates(State(shared): State<Arc<Shared>>) -> Result<Response,
         "gates": report.input.gates,
         "breakers": breakers(&report),
         "usage": report.plan.usage,
-        "leader": true,
+        "leader": shared.leads(),
     })))
 }
