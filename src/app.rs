@@ -1,6 +1,5 @@
 //! Builds everything, runs the passes and what follows from them, reloads, and stops in order.
 
-mod fenced;
 mod keeper;
 
 use std::collections::BTreeMap;
@@ -13,9 +12,9 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, watch};
 
-use crate::act::{self, CarriedOut, Done, Executor, Fence, Leadership, Naming, Record, Wanted};
+use crate::act::{self, CarriedOut, Done, Executor, Fence, Leadership, Naming, Wanted};
 use crate::api::{self, Parts, Shared, WebOptions, Wish};
-use crate::audit::{self, Journal, JournalError, Notifier, RuleAnnotations, Told};
+use crate::audit::{self, Controls, Journal, JournalError, Notifier, RuleAnnotations, Told};
 use crate::clock::Clock;
 use crate::config::{self, Keep, Problem, Settings};
 use crate::cycle::{Cycle, Fault, Report, Seen, predict_rules};
@@ -24,7 +23,6 @@ use crate::model::{Millis, Timestamp};
 use crate::plan::{Action, Capacity, Gates, Plan};
 use crate::store::{Matcher, Store};
 
-use self::fenced::Fenced;
 use self::keeper::Keeper;
 
 /// How often what is older than the retention is dropped.
@@ -292,8 +290,9 @@ impl App {
         let failures = std::mem::take(&mut *self.shared.failures.lock());
         let (capacity, faults) = self.ask_clusters(&settings).await;
         let ledger = self.shared.journal.ledger(now);
-        let predictions = self.shared.journal.controls().predictions.at(now);
-        let gates = self.gates(&settings, now);
+        let controls = self.shared.journal.controls();
+        let predictions = controls.predictions.at(now);
+        let gates = self.gates(controls, &settings, now);
         let expire = {
             let mut expired_at = self.expired_at.lock();
             let due = now - *expired_at >= EXPIRE_EVERY;
@@ -346,8 +345,7 @@ impl App {
         (capacity, faults)
     }
 
-    fn gates(&self, settings: &Settings, now: Timestamp) -> Gates {
-        let controls = self.shared.journal.controls();
+    fn gates(&self, controls: Controls, settings: &Settings, now: Timestamp) -> Gates {
         // A clock that was set back begins the hold anew: its old end may be hours away.
         let held_from = now.min(Timestamp(self.held_from.fetch_min(now.0, Ordering::Relaxed)));
         Gates {
@@ -591,14 +589,10 @@ fn executor_of(
     fence: Option<&Fence>,
 ) -> Result<Executor, AppError> {
     let actuators = act::build(&settings.actuators).map_err(|error| AppError::Setup(error.to_string()))?;
-    let record: Arc<dyn Record> = match fence {
-        None => journal.clone(),
-        Some(fence) => {
-            actuators.values().for_each(|actuator| actuator.set_fence(fence));
-            Arc::new(Fenced { journal: journal.clone(), fence: fence.clone() })
-        }
-    };
-    Ok(Executor { actuators, record, clock: clock.clone() })
+    if let Some(fence) = fence {
+        actuators.values().for_each(|actuator| actuator.set_fence(fence));
+    }
+    Ok(Executor { actuators, record: journal.clone(), clock: clock.clone(), fence: fence.cloned() })
 }
 
 /// Who this process is in an election: another for each process, also where two of them share a host.

@@ -235,7 +235,7 @@ impl Authenticator {
         bytes_max: usize,
         now: Timestamp,
     ) -> Result<Answer, ActError> {
-        let request = self.sign(api, outgoing, now).await.map_err(unsent)?;
+        let request = self.sign(api, outgoing, now).await.map_err(ActError::with_nothing_sent)?;
         let answer = api.exchange(request, bytes_max, now).await?;
         if answer.status == StatusCode::UNAUTHORIZED && self.forget() {
             // The next attempt asks for another.
@@ -504,14 +504,6 @@ impl RoleKey {
     fn given(self, now: Timestamp) -> (Given, Timestamp) {
         let key = AccessKey { id: self.access_key_id, secret: self.secret_access_key, session_token: Some(self.token) };
         (Given::Key(key), time_of(&self.expiration).unwrap_or(now + LASTS))
-    }
-}
-
-/// No answer of the giver of a token means that the action itself was sent.
-fn unsent(error: ActError) -> ActError {
-    match error {
-        ActError::Unanswered { target, reason, retry_after } => ActError::Unavailable { target, reason, retry_after },
-        other => other,
     }
 }
 

@@ -9,8 +9,6 @@ mod aws;
 mod azure;
 mod gcp;
 
-use std::sync::Arc;
-
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -69,24 +67,45 @@ struct Group {
 }
 
 /// A cloud's groups.
-trait Groups: std::fmt::Debug + Send + Sync {
-    fn api(&self) -> &ApiClient;
+#[derive(Debug)]
+enum Groups {
+    Aws(aws::Aws),
+    Gcp(gcp::Gcp),
+    Azure(azure::Azure),
+}
+
+impl Groups {
+    fn api(&self) -> &ApiClient {
+        match self {
+            Groups::Aws(aws) => &aws.api,
+            Groups::Gcp(gcp) => &gcp.api,
+            Groups::Azure(azure) => &azure.api,
+        }
+    }
+
     /// Reads a group. An error means that nothing was changed.
-    fn read<'a>(&'a self, name: &'a str, now: Timestamp) -> BoxFuture<'a, Result<Group, ActError>>;
-    /// Sets how many there shall be.
-    fn resize<'a>(
-        &'a self,
-        group: &'a Group,
-        to: u32,
-        id: &'a str,
-        now: Timestamp,
-    ) -> BoxFuture<'a, Result<(), ActError>>;
+    async fn read(&self, name: &str, now: Timestamp) -> Result<Group, ActError> {
+        match self {
+            Groups::Aws(aws) => aws.group(name, now).await,
+            Groups::Gcp(gcp) => gcp.group(name, now).await,
+            Groups::Azure(azure) => azure.group(name, now).await,
+        }
+    }
+
+    /// Sets how many there shall be, for the action of this id.
+    async fn resize(&self, group: &Group, to: u32, id: &str, now: Timestamp) -> Result<(), ActError> {
+        match self {
+            Groups::Aws(aws) => aws.resize(group, to, now).await,
+            Groups::Gcp(gcp) => gcp.resize(group, to, id, now).await,
+            Groups::Azure(azure) => azure.resize(group, to, now).await,
+        }
+    }
 }
 
 /// Resizes the groups of a cloud.
 #[derive(Debug)]
 pub struct CloudActuator {
-    groups: Arc<dyn Groups>,
+    groups: Groups,
     settings: CloudSettings,
 }
 
@@ -107,7 +126,7 @@ impl CloudActuator {
     /// # Errors
     /// Where an address must not be called.
     pub fn aws(name: &str, settings: &AwsAutoscalingSettings) -> Result<CloudActuator, BuildError> {
-        Ok(CloudActuator { groups: Arc::new(aws::Aws::new(name, settings)?), settings: settings.common.clone() })
+        Ok(CloudActuator { groups: Groups::Aws(aws::Aws::new(name, settings)?), settings: settings.common.clone() })
     }
 
     /// For managed instance groups of Google Cloud.
@@ -115,7 +134,7 @@ impl CloudActuator {
     /// # Errors
     /// Where an address must not be called.
     pub fn gcp(name: &str, settings: &GcpMigSettings) -> Result<CloudActuator, BuildError> {
-        Ok(CloudActuator { groups: Arc::new(gcp::Gcp::new(name, settings)?), settings: settings.common.clone() })
+        Ok(CloudActuator { groups: Groups::Gcp(gcp::Gcp::new(name, settings)?), settings: settings.common.clone() })
     }
 
     /// For scale sets of Azure.
@@ -123,7 +142,10 @@ impl CloudActuator {
     /// # Errors
     /// Where an address must not be called.
     pub fn azure(name: &str, settings: &AzureVmssSettings) -> Result<CloudActuator, BuildError> {
-        Ok(CloudActuator { groups: Arc::new(azure::Azure::new(name, settings)?), settings: settings.common.clone() })
+        Ok(CloudActuator {
+            groups: Groups::Azure(azure::Azure::new(name, settings)?),
+            settings: settings.common.clone(),
+        })
     }
 
     /// The group that an action is for, and the sizes between which it leads.
@@ -140,7 +162,7 @@ impl CloudActuator {
     }
 
     async fn resize(&self, action: &Action, attempt: u32, now: Timestamp) -> Result<Acceptance, ActError> {
-        let (group, from, to) = self.read(action, now).await.map_err(unsent)?;
+        let (group, from, to) = self.read(action, now).await.map_err(ActError::with_nothing_sent)?;
         let api = self.groups.api();
         if let Some(hindrance) = &group.hindrance {
             return Err(api.refused(format!("{}: {hindrance}", group.name)));
@@ -196,14 +218,6 @@ fn standing(group: &Group, from: u32, to: u32) -> Standing {
             Standing::Out(format!("{protected} of its instances are protected from scale-in"))
         }
         () => Standing::Met(size),
-    }
-}
-
-/// Nothing was changed by reading.
-fn unsent(error: ActError) -> ActError {
-    match error {
-        ActError::Unanswered { target, reason, retry_after } => ActError::Unavailable { target, reason, retry_after },
-        other => other,
     }
 }
 

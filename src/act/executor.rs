@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 
-use super::{Acceptance, ActError, Actuator, Attempt, Confirmation, Record, RecordError, cut};
+use super::{Acceptance, ActError, Actuator, Attempt, Confirmation, Fence, Record, RecordError, cut};
 use crate::clock::Clock;
 use crate::model::Millis;
 use crate::plan::{Action, ActionKind, Outcome, Plan};
@@ -59,6 +59,8 @@ pub struct Executor {
     pub record: Arc<dyn Record>,
     /// What time it is.
     pub clock: Clock,
+    /// Whether this replica leads; it always does where there is none.
+    pub fence: Option<Fence>,
 }
 
 /// What came of one action.
@@ -240,7 +242,10 @@ impl Executor {
             let detail = format!("decided {age} ago: what it was decided on is old, at most {DECIDED_AGE_MAX} is not");
             return Some((Outcome::Expired, detail));
         }
-        let said = self.record.forbids(action, now)?;
+        let said = match &self.fence {
+            Some(fence) if !fence.is_open() => Some("this replica does not lead any more".to_owned()),
+            _ => self.record.forbids(action, now),
+        }?;
         Some((Outcome::Cancelled, format!("not sent: {said}")))
     }
 

@@ -42,6 +42,7 @@ pub use webhook::{ACTION_SCHEMA, WebhookActuator, WebhookBody, WebhookTarget, We
 
 pub(crate) use executor::wait_before_retry;
 pub(crate) use http::{ApiClient, cut};
+pub(crate) use kubernetes::is_dns_label;
 
 /// A configured actuator.
 #[derive(Debug, Clone, PartialEq)]
@@ -150,6 +151,16 @@ impl ActError {
     /// Whether the request may have had its effect all the same.
     pub fn may_have_worked(&self) -> bool {
         matches!(self, ActError::Unanswered { .. } | ActError::Panicked { .. })
+    }
+
+    /// The same error of a call that came before the request itself: whatever became of it, the request was not sent.
+    fn with_nothing_sent(self) -> ActError {
+        match self {
+            ActError::Unanswered { target, reason, retry_after } => {
+                ActError::Unavailable { target, reason, retry_after }
+            }
+            other => other,
+        }
     }
 
     /// How long to wait before the next attempt, where the target says so.

@@ -192,7 +192,12 @@ async fn carry_out_with(
     actions: Vec<Action>,
 ) -> (CarriedOut, Vec<String>) {
     let lines = Arc::new(lines);
-    let executor = Executor { actuators, record: Arc::clone(&lines) as Arc<dyn Record>, clock: Clock::simulated(NOW) };
+    let executor = Executor {
+        actuators,
+        record: Arc::clone(&lines) as Arc<dyn Record>,
+        clock: Clock::simulated(NOW),
+        fence: None,
+    };
     let carried = executor.carry_out(&Plan { at: NOW, actions, ..Plan::default() }).await;
     let lines = lines.lines.lock().clone();
     (carried, lines)
@@ -351,6 +356,7 @@ async fn asks_for_the_status_once_a_pass_until_it_is_settled() {
             actuators: build(&[ActuatorSettings { name: "hook".to_owned(), kind }]).expect("right settings"),
             record: lines.clone(),
             clock: Clock::simulated(NOW),
+            fence: None,
         };
         let actions = vec![Action { decided_at: NOW, ..action("a/1") }];
         let mut carried = executor.carry_out(&Plan { at: NOW, actions: actions.clone(), ..Plan::default() }).await;
@@ -498,6 +504,7 @@ async fn recovery_asks_and_sends_nothing_again() {
         actuators: build(&[ActuatorSettings { name: "hook".to_owned(), kind }]).expect("right settings"),
         record: Arc::new(Lines::default()),
         clock: Clock::simulated(NOW),
+        fence: None,
     };
     let unfinished = [action("a"), Action { dry_run: true, ..action("b") }];
     let outcomes: Vec<Outcome> = executor.follow_up(&unfinished).await.done.iter().map(|done| done.outcome).collect();
@@ -542,6 +549,7 @@ async fn check_recovery(
         actuators: build(&[ActuatorSettings { name: "hook".to_owned(), kind }]).expect("right settings"),
         record: Arc::new(Lines { attempts: Mutex::new(attempts.collect()), ..Lines::default() }),
         clock: Clock::simulated(NOW + after),
+        fence: None,
     };
     let carried = executor.follow_up(&[Action { decided_at: NOW, ..action("a") }]).await;
     let what = format!("{answer:?} {:?} after {after}: {:?}", executor.record, carried.done);

@@ -4,6 +4,7 @@
 //! then on it never counts again, however often it is told. The newest [`PREDICTIONS_KEPT`] are remembered for that.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +26,8 @@ pub const PREDICTION_LIFE_MAX: Millis = Millis(3 * Millis::DAY.0);
 /// What other predictors said.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Predictions {
-    known: BTreeMap<String, Known>,
+    /// Shared by the copies that passes and requests look at: there may be many.
+    known: Arc<BTreeMap<String, Known>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,17 +76,18 @@ impl Predictions {
         if self.known.get(&key).is_some_and(|known| known.done.is_some()) {
             return;
         }
-        self.known.insert(key, Known { prediction, done: None });
-        if self.known.len() > PREDICTIONS_KEPT {
-            let oldest = self.known.iter().min_by_key(|(_, known)| known.prediction.expires_at);
+        let known = Arc::make_mut(&mut self.known);
+        known.insert(key, Known { prediction, done: None });
+        if known.len() > PREDICTIONS_KEPT {
+            let oldest = known.iter().min_by_key(|(_, known)| known.prediction.expires_at);
             if let Some(key) = oldest.map(|(key, _)| key.clone()) {
-                self.known.remove(&key);
+                known.remove(&key);
             }
         }
     }
 
     pub(super) fn note_done(&mut self, key: &str, action: &str) {
-        if let Some(known) = self.known.get_mut(key) {
+        if let Some(known) = Arc::make_mut(&mut self.known).get_mut(key) {
             known.done.get_or_insert_with(|| action.to_owned());
         }
     }

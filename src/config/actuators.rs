@@ -65,18 +65,24 @@ pub(super) fn read_kind(
     }
 }
 
+/// The most attempts at a target that is one call.
+const ATTEMPTS_MAX: u32 = 20;
+/// How long the effect of such a call may take where nobody says.
+const CONFIRM_WITHIN: Millis = Millis(5 * Millis::MINUTE.0);
+
 /// How long and how often a target is tried.
-struct Tries {
-    timeout: Millis,
-    attempts_max: u32,
-    confirm_within: Millis,
+pub(super) struct Tries {
+    pub(super) timeout: Millis,
+    pub(super) attempts_max: u32,
+    pub(super) confirm_within: Millis,
 }
 
-fn read_tries(report: &mut Report, fields: Fields<'_>) -> Tries {
+/// Reads them, with the most attempts and the time for a confirmation that this kind of actuator has.
+pub(super) fn read_tries(report: &mut Report, fields: Fields<'_>, attempts_most: u32, confirm_within: Millis) -> Tries {
     let timeout = fields.get("timeout").and_then(|n| report.duration(n, Millis(100))).unwrap_or(Millis::SECOND * 10);
-    let attempts_max = fields.get("attempts").and_then(|n| report.count(n, 1, 20)).unwrap_or(5);
+    let attempts_max = fields.get("attempts").and_then(|n| report.count(n, 1, attempts_most)).unwrap_or(5);
     let confirm_within =
-        fields.get("confirm_within").and_then(|n| report.duration(n, Millis::SECOND)).unwrap_or(Millis::MINUTE * 5);
+        fields.get("confirm_within").and_then(|n| report.duration(n, Millis::SECOND)).unwrap_or(confirm_within);
     Tries { timeout, attempts_max, confirm_within }
 }
 
@@ -109,7 +115,7 @@ fn read_webhook(report: &mut Report, files: Files<'_>, node: &Node) -> Option<We
         Some(url)
     });
     let hmac_secret_files = read_hmac_files(report, files, fields);
-    let tries = read_tries(report, fields);
+    let tries = read_tries(report, fields, ATTEMPTS_MAX, CONFIRM_WITHIN);
     let at_most_once = fields.get("at_most_once").and_then(|n| report.truth(n)).unwrap_or(false);
     Some(WebhookSettings {
         url: url?,
@@ -158,7 +164,7 @@ fn read_http(report: &mut Report, files: Files<'_>, node: &Node) -> Option<HttpS
         .filter_map(|item| report.word(item, "a kind of action", &words, &[]))
         .collect();
     let confirm = fields.get("confirm").map(|n| read_confirm(report, n, local));
-    let tries = read_tries(report, fields);
+    let tries = read_tries(report, fields, ATTEMPTS_MAX, CONFIRM_WITHIN);
     // What a POST or PATCH does twice nobody knows; PUT and DELETE name the end.
     let repeats = matches!(method, Method::POST | Method::PATCH);
     let at_most_once = fields.get("at_most_once").and_then(|n| report.truth(n)).unwrap_or(repeats);
@@ -495,7 +501,7 @@ fn read_cloud(report: &mut Report, fields: Fields<'_>, local: Local) -> Option<C
         Some(node) => read_text_template(report, node, "a group's name")?,
         None => TextTemplate::parse("{target.name}").ok()?,
     };
-    let tries = read_tries(report, fields);
+    let tries = read_tries(report, fields, ATTEMPTS_MAX, CONFIRM_WITHIN);
     Some(CloudSettings {
         group,
         timeout: tries.timeout,

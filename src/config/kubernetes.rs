@@ -1,8 +1,9 @@
 //! What the main file says of Kubernetes clusters.
 
-use crate::act::{ActuatorKind, ActuatorSettings, KubernetesSettings, LeaseSettings};
+use crate::act::{ActuatorKind, ActuatorSettings, KubernetesSettings, LeaseSettings, is_dns_label};
 use crate::model::Millis;
 
+use super::actuators::{Tries, read_tries};
 use super::files::Files;
 use super::problem::Report;
 use super::reader::{Fields, suggestion};
@@ -13,20 +14,15 @@ pub(super) fn read_kubernetes(report: &mut Report, files: Files<'_>, node: &Node
     const KNOWN: [&str; 7] =
         ["kubeconfig", "context", "timeout", "attempts", "confirm_within", "template_patch", "evict_bare_pods"];
     let fields = report.fields(node, "a Kubernetes actuator", &KNOWN)?;
+    let Tries { timeout, attempts_max, confirm_within } = read_tries(report, fields, 10, Millis::MINUTE * 10);
     let mut settings = KubernetesSettings {
+        timeout,
+        attempts_max,
+        confirm_within,
         kubeconfig: fields.get("kubeconfig").and_then(|n| files.secret(report, n)),
         context: fields.get("context").and_then(|n| report.text(n, "the name of a context")),
         ..KubernetesSettings::default()
     };
-    if let Some(timeout) = fields.get("timeout").and_then(|n| report.duration(n, Millis(100))) {
-        settings.timeout = timeout;
-    }
-    if let Some(attempts) = fields.get("attempts").and_then(|n| report.count(n, 1, 10)) {
-        settings.attempts_max = attempts;
-    }
-    if let Some(within) = fields.get("confirm_within").and_then(|n| report.duration(n, Millis::SECOND)) {
-        settings.confirm_within = within;
-    }
     for (key, leave) in
         [("template_patch", &mut settings.template_patch), ("evict_bare_pods", &mut settings.evict_bare_pods)]
     {
@@ -60,8 +56,7 @@ pub(super) fn read_leader_election(
 fn read_name(report: &mut Report, lease: Fields<'_>, key: &str) -> Option<String> {
     let node = report.required(lease, "`lease`", key)?;
     let name = report.text(node, "a name of Kubernetes")?;
-    let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if (1..=63).contains(&name.len()) && name.chars().all(known) && !name.starts_with('-') && !name.ends_with('-') {
+    if is_dns_label(&name) {
         return Some(name);
     }
     let help = "at most 63 of a-z, 0-9 and `-`, neither beginning nor ending with `-`";

@@ -248,20 +248,16 @@ impl<'a> Planner<'a> {
         let need = size::largest_need(candidate.assessment, self.policy(candidate), &[]);
         let need = need.ok_or_else(|| helps_nothing("is known"))?;
         let size::Sized { to, mut arithmetic } = size::shift(&need, self.experience.proportion(ActionKind::ShiftLoad));
-        let away = self.share_away(candidate.key);
-        if away <= 0.0 {
-            return Ok(Shape {
-                undo: Some(Change::Shift { share: 0.0 }),
-                ..shape(Change::Shift { share: to }, arithmetic)
-            });
-        }
         // What is measured is what stays with it: the share is one of that.
+        let away = self.share_away(candidate.key);
         let share = size::shift_on_top(away, to);
         if share <= away {
             let detail = format!("{} of its traffic goes elsewhere already, and more is not shifted", percent(away));
             return Err(Refusal::new(Reason::NotWorthIt, detail, "what was shifted is given back"));
         }
-        arithmetic += &format!(" that {} elsewhere leaves it, {} in all", percent(away), percent(share));
+        if away > 0.0 {
+            arithmetic += &format!(" that {} elsewhere leaves it, {} in all", percent(away), percent(share));
+        }
         Ok(Shape { undo: Some(Change::Shift { share: away }), ..shape(Change::Shift { share }, arithmetic) })
     }
 

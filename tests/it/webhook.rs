@@ -193,7 +193,7 @@ async fn deliver(world: &World, settings: &WebhookSettings, journal: &Arc<Journa
     let process = |clock: Clock| {
         let kind = ActuatorKind::Webhook(settings.clone());
         let actuators = build(&[ActuatorSettings { name: "hook".to_owned(), kind }]).expect("right settings");
-        Executor { actuators, record: journal.clone(), clock }
+        Executor { actuators, record: journal.clone(), clock, fence: None }
     };
     let kill = Arc::new(Notify::new());
     world.kills.lock().expect("no test panics with it").insert(id.to_owned(), kill.clone());

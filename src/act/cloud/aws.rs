@@ -1,13 +1,11 @@
 //! AWS Auto Scaling groups by the Query API, version 2011-01-01.
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use reqwest::{Method, Url};
 use roxmltree::{Document, Node};
 
 use super::super::auth::{AuthSettings, Authenticator, AwsCredentials, Outgoing};
 use super::super::http::ApiClient;
-use super::{ANSWER_BYTES_MAX, ActError, BuildError, CloudSettings, Group, Groups};
+use super::{ANSWER_BYTES_MAX, ActError, BuildError, CloudSettings, Group};
 use crate::model::Timestamp;
 
 const VERSION: &str = "2011-01-01";
@@ -42,7 +40,7 @@ pub struct AwsAutoscalingSettings {
 
 #[derive(Debug)]
 pub(super) struct Aws {
-    api: ApiClient,
+    pub(super) api: ApiClient,
     url: Url,
     auth: Authenticator,
 }
@@ -83,7 +81,7 @@ impl Aws {
         Err(self.api.failure(&answer, &words))
     }
 
-    async fn group(&self, name: &str, now: Timestamp) -> Result<Group, ActError> {
+    pub(super) async fn group(&self, name: &str, now: Timestamp) -> Result<Group, ActError> {
         let answer = self.call("DescribeAutoScalingGroups", &[("AutoScalingGroupNames.member.1", name)], now).await?;
         let unread = |what: &str| self.api.refused(format!("DescribeAutoScalingGroups: {what}"));
         let document = Document::parse(&answer).map_err(|error| unread(&format!("the answer is no XML: {error}")))?;
@@ -119,31 +117,12 @@ impl Aws {
             state: serde_json::Value::Null,
         })
     }
-}
 
-impl Groups for Aws {
-    fn api(&self) -> &ApiClient {
-        &self.api
-    }
-
-    fn read<'a>(&'a self, name: &'a str, now: Timestamp) -> BoxFuture<'a, Result<Group, ActError>> {
-        self.group(name, now).boxed()
-    }
-
-    fn resize<'a>(
-        &'a self,
-        group: &'a Group,
-        to: u32,
-        _id: &'a str,
-        now: Timestamp,
-    ) -> BoxFuture<'a, Result<(), ActError>> {
-        async move {
-            let size = to.to_string();
-            let parameters =
-                [("AutoScalingGroupName", group.name.as_str()), ("DesiredCapacity", &size), ("HonorCooldown", "false")];
-            self.call("SetDesiredCapacity", &parameters, now).await.map(drop)
-        }
-        .boxed()
+    pub(super) async fn resize(&self, group: &Group, to: u32, now: Timestamp) -> Result<(), ActError> {
+        let size = to.to_string();
+        let parameters =
+            [("AutoScalingGroupName", group.name.as_str()), ("DesiredCapacity", &size), ("HonorCooldown", "false")];
+        self.call("SetDesiredCapacity", &parameters, now).await.map(drop)
     }
 }
 

@@ -1,14 +1,12 @@
 //! Scale sets of Azure by the Resource Manager API.
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use reqwest::header::{HeaderValue, IF_MATCH};
 use reqwest::{Method, StatusCode, Url};
 use serde_json::{Value, json};
 
 use super::super::auth::{AuthSettings, Authenticator, AzureCredentials, Outgoing};
 use super::super::http::ApiClient;
-use super::{ANSWER_BYTES_MAX, ActError, BuildError, CloudSettings, Group, Groups, count};
+use super::{ANSWER_BYTES_MAX, ActError, BuildError, CloudSettings, Group, count};
 use crate::act::template::percent_encode;
 use crate::model::Timestamp;
 
@@ -36,7 +34,7 @@ pub struct AzureVmssSettings {
 
 #[derive(Debug)]
 pub(super) struct Azure {
-    api: ApiClient,
+    pub(super) api: ApiClient,
     auth: Authenticator,
     /// Up to the name of a scale set.
     base: String,
@@ -100,7 +98,7 @@ impl Azure {
         Err(if passes { self.api.unavailable(words) } else { self.api.failure(&answer, &words) })
     }
 
-    async fn group(&self, name: &str, now: Timestamp) -> Result<Group, ActError> {
+    pub(super) async fn group(&self, name: &str, now: Timestamp) -> Result<Group, ActError> {
         let set = self.call(Outgoing::get(self.url(name)?), now).await?;
         let sku = set.get("sku").filter(|sku| sku.get("capacity").is_some_and(Value::is_u64));
         let sku = sku.ok_or_else(|| self.api.refused(format!("{name}: the answer has no sku.capacity")))?;
@@ -121,37 +119,18 @@ impl Azure {
             state: json!({"sku": sku, "etag": set.get("etag")}),
         })
     }
-}
 
-impl Groups for Azure {
-    fn api(&self) -> &ApiClient {
-        &self.api
-    }
-
-    fn read<'a>(&'a self, name: &'a str, now: Timestamp) -> BoxFuture<'a, Result<Group, ActError>> {
-        self.group(name, now).boxed()
-    }
-
-    fn resize<'a>(
-        &'a self,
-        group: &'a Group,
-        to: u32,
-        _id: &'a str,
-        now: Timestamp,
-    ) -> BoxFuture<'a, Result<(), ActError>> {
-        async move {
-            // Name and tier as they were read: the API takes no capacity alone.
-            let mut sku = group.state["sku"].clone();
-            sku["capacity"] = json!(to);
-            let etag = group.state["etag"].as_str().and_then(|etag| HeaderValue::from_str(etag).ok());
-            let outgoing = Outgoing {
-                method: Method::PATCH,
-                headers: etag.map(|etag| (IF_MATCH, etag)).into_iter().collect(),
-                body: ("application/json", json!({"sku": sku}).to_string().into_bytes()),
-                ..Outgoing::get(self.url(&group.name)?)
-            };
-            self.call(outgoing, now).await.map(drop)
-        }
-        .boxed()
+    pub(super) async fn resize(&self, group: &Group, to: u32, now: Timestamp) -> Result<(), ActError> {
+        // Name and tier as they were read: the API takes no capacity alone.
+        let mut sku = group.state["sku"].clone();
+        sku["capacity"] = json!(to);
+        let etag = group.state["etag"].as_str().and_then(|etag| HeaderValue::from_str(etag).ok());
+        let outgoing = Outgoing {
+            method: Method::PATCH,
+            headers: etag.map(|etag| (IF_MATCH, etag)).into_iter().collect(),
+            body: ("application/json", json!({"sku": sku}).to_string().into_bytes()),
+            ..Outgoing::get(self.url(&group.name)?)
+        };
+        self.call(outgoing, now).await.map(drop)
     }
 }

@@ -1,14 +1,12 @@
 //! Managed instance groups of Google Compute Engine by its REST API, version 1.
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use reqwest::{Method, Url};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::super::auth::{AuthSettings, Authenticator, GcpCredentials, Outgoing};
 use super::super::http::{Answer, ApiClient};
-use super::{ANSWER_BYTES_MAX, ActError, BuildError, CloudSettings, Group, Groups, count};
+use super::{ANSWER_BYTES_MAX, ActError, BuildError, CloudSettings, Group, count};
 use crate::act::template::percent_encode;
 use crate::model::{Timestamp, hex};
 
@@ -46,7 +44,7 @@ pub enum GcpPlace {
 
 #[derive(Debug)]
 pub(super) struct Gcp {
-    api: ApiClient,
+    pub(super) api: ApiClient,
     auth: Authenticator,
     /// Up to the name of a group.
     base: String,
@@ -113,7 +111,7 @@ impl Gcp {
         self.api.failure(answer, words)
     }
 
-    async fn group(&self, name: &str, now: Timestamp) -> Result<Group, ActError> {
+    pub(super) async fn group(&self, name: &str, now: Timestamp) -> Result<Group, ActError> {
         let group = self.call(Outgoing::get(self.url(name, "")?), now).await?;
         let wanted = group.get("targetSize").and_then(Value::as_u64).and_then(|size| u32::try_from(size).ok());
         let wanted = wanted.ok_or_else(|| self.api.refused(format!("{name}: the answer has no targetSize")))?;
@@ -137,32 +135,13 @@ impl Gcp {
             state: Value::Null,
         })
     }
-}
 
-impl Groups for Gcp {
-    fn api(&self) -> &ApiClient {
-        &self.api
-    }
-
-    fn read<'a>(&'a self, name: &'a str, now: Timestamp) -> BoxFuture<'a, Result<Group, ActError>> {
-        self.group(name, now).boxed()
-    }
-
-    fn resize<'a>(
-        &'a self,
-        group: &'a Group,
-        to: u32,
-        id: &'a str,
-        now: Timestamp,
-    ) -> BoxFuture<'a, Result<(), ActError>> {
-        async move {
-            let mut url = self.url(&group.name, "/resize")?;
-            let request = request_id(id, to);
-            url.query_pairs_mut().append_pair("size", &to.to_string()).append_pair("requestId", &request);
-            let outgoing = Outgoing { method: Method::POST, ..Outgoing::get(url) };
-            self.call(outgoing, now).await.map(drop)
-        }
-        .boxed()
+    pub(super) async fn resize(&self, group: &Group, to: u32, id: &str, now: Timestamp) -> Result<(), ActError> {
+        let mut url = self.url(&group.name, "/resize")?;
+        let request = request_id(id, to);
+        url.query_pairs_mut().append_pair("size", &to.to_string()).append_pair("requestId", &request);
+        let outgoing = Outgoing { method: Method::POST, ..Outgoing::get(url) };
+        self.call(outgoing, now).await.map(drop)
     }
 }
 

@@ -356,7 +356,7 @@ async fn check_gcp(replies: &[Reply], name: &str, wanted: &str, calls: usize) {
         credentials: GcpCredentials::Metadata,
     };
     let groups = gcp::Gcp::new("mig", &settings).expect("right settings").with_metadata(&server.address);
-    let cloud = CloudActuator { groups: Arc::new(groups), settings: common() };
+    let cloud = CloudActuator { groups: Groups::Gcp(groups), settings: common() };
     let mut action = resize(3, 5);
     action.target.name = name.to_owned();
     let answer = cloud.apply(&action, 1, NOW).await;

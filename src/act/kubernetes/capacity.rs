@@ -65,6 +65,11 @@ pub(super) async fn measure(cluster: &Cluster, wanted: &Wanted) -> Result<Capaci
     let stateful = cluster.list(&all("/apis/apps/v1/statefulsets", "list statefulsets (of all namespaces)")).await?;
     let path = "/apis/autoscaling/v2/horizontalpodautoscalers";
     let autoscalers = cluster.list(&all(path, "list horizontalpodautoscalers (of all namespaces)")).await?;
+    let scaled = |hpa| {
+        let of = |pointer| text(hpa, pointer);
+        (of("/spec/scaleTargetRef/kind"), of("/metadata/namespace"), of("/spec/scaleTargetRef/name"))
+    };
+    let scaled: BTreeSet<(&str, &str, &str)> = autoscalers.iter().map(scaled).collect();
     let view = View::of(&nodes, &pods, wanted);
     let mut capacity = Capacity { pools: view.pools(), ..Capacity::default() };
     for (kind, api_kind, workloads) in
@@ -73,13 +78,10 @@ pub(super) async fn measure(cluster: &Cluster, wanted: &Wanted) -> Result<Capaci
         let plain = Naming::plain(kind);
         let naming = wanted.names.iter().find(|naming| naming.kind == kind).unwrap_or(&plain);
         for object in workloads {
-            let autoscaler = autoscalers.iter().find(|hpa| {
-                text(hpa, "/metadata/namespace") == text(object, "/metadata/namespace")
-                    && text(hpa, "/spec/scaleTargetRef/kind") == api_kind
-                    && text(hpa, "/spec/scaleTargetRef/name") == text(object, "/metadata/name")
-            });
-            let Some(workload) = view.workload(object, kind, naming, autoscaler.is_some()) else { continue };
-            if autoscaler.is_some() {
+            let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
+            let autoscaled = scaled.contains(&(api_kind, namespace, name));
+            let Some(workload) = view.workload(object, kind, naming, autoscaled) else { continue };
+            if autoscaled {
                 capacity.autoscaled.insert(workload.component.to_string());
             }
             capacity.workloads.push(workload);

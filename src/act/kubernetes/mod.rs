@@ -342,7 +342,7 @@ fn check_target(action: &Action) -> Result<(), String> {
 }
 
 /// A label of RFC 1123, as Kubernetes wants it.
-fn is_dns_label(text: &str) -> bool {
+pub(crate) fn is_dns_label(text: &str) -> bool {
     let known = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
     (1..=63).contains(&text.len()) && text.bytes().all(known) && !text.starts_with('-') && !text.ends_with('-')
 }

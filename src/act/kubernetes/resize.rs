@@ -1,16 +1,16 @@
 //! More of a resource for each replica: in place, pod by pod, so that the same pods go on without a restart.
 //!
 //! The plan's amounts are what is reserved for a replica in all, its sidecars and overhead among it. The difference goes to
-//! its containers: each that requests some gets the same factor more, and its limit with it, so that the quality-of-service class stays. Pods that hold neither what the plan saw nor
-//! what it wants were changed by somebody else: then nothing is written. Whether the cluster can do it is asked of the
-//! cluster (`pods/resize` in its discovery), not of its version.
+//! its containers: each that requests some gets the same factor more, and its limit with it, so that the quality-of-service
+//! class stays. Pods that hold neither what the plan saw nor what it wants were changed by somebody else: then nothing is
+//! written. Whether the cluster can do it is asked of the cluster (`pods/resize` in its discovery), not of its version.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
 use super::cluster::{Call, Fault, list, text};
-use super::workload::{WorkloadKind, autoscaler, kind_of, reserved, running_pods};
+use super::workload::{WorkloadKind, autoscaler, kind_of, made_at, reserved, running_pods};
 use super::{CONFLICTS_MAX, Step, Task, quantity};
 use crate::act::Confirmation;
 use crate::plan::Resources;
@@ -284,8 +284,7 @@ pub(super) async fn confirm(task: &Task<'_>, to: &Resources) -> Result<Confirmat
 }
 
 fn is_younger(pod: &Value, task: &Task<'_>) -> bool {
-    let made = text(pod, "/metadata/creationTimestamp").parse::<jiff::Timestamp>();
-    made.is_ok_and(|made| made.as_millisecond() > task.action.decided_at.0)
+    made_at(pod).is_some_and(|made| made > task.action.decided_at)
 }
 
 /// Whether the node has given what is requested: it says so for each container.

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::cluster::{Call, Fault, list, text};
 use super::{Task, quantity};
+use crate::model::Timestamp;
 
 /// The annotation with which KEDA marks its autoscalers.
 const KEDA_LABEL: &str = "/metadata/labels/scaledobject.keda.sh~1name";
@@ -74,6 +75,12 @@ pub(super) async fn running_pods(task: &Task<'_>, kind: WorkloadKind, workload: 
     pods.retain(|pod| belongs_to(pod, kind, task.name()) && !is_ending(pod) && text(pod, "/status/phase") == "Running");
     pods.sort_by(|a, b| text(a, "/metadata/name").cmp(text(b, "/metadata/name")));
     Ok(pods)
+}
+
+/// When a pod was made, where it says so.
+pub(super) fn made_at(pod: &Value) -> Option<Timestamp> {
+    let made = text(pod, "/metadata/creationTimestamp").parse::<jiff::Timestamp>().ok()?;
+    Some(Timestamp(made.as_millisecond()))
 }
 
 /// Whether it was deleted and has not gone yet.

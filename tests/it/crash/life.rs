@@ -125,7 +125,7 @@ impl Life {
             unwritten: Mutex::default(),
         });
         let clock = Clock::simulated(at);
-        let executor = Executor { actuators: world.actuators(tape), record, clock: clock.clone() };
+        let executor = Executor { actuators: world.actuators(tape), record, clock: clock.clone(), fence: None };
         let past = if fault == Fault::ForgetsThePast { journal.ledger(at) } else { Ledger::default() };
         Ok(Life {
             journal,

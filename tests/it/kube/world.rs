@@ -137,7 +137,12 @@ fn executor(server: &Server, journal: &Arc<Journal>, clock: &Clock, settings: Ku
     let settings =
         KubernetesSettings { kubeconfig: Some(server.kubeconfig()), timeout: Millis::SECOND * 5, ..settings };
     let actuator: Arc<dyn Actuator> = Arc::new(KubernetesActuator::new("cluster", &settings));
-    Executor { actuators: [("cluster".to_owned(), actuator)].into(), record: journal.clone(), clock: clock.clone() }
+    Executor {
+        actuators: [("cluster".to_owned(), actuator)].into(),
+        record: journal.clone(),
+        clock: clock.clone(),
+        fence: None,
+    }
 }
 
 pub(super) fn deployment(name: &str, replicas: u32) -> Value {
