@@ -251,6 +251,7 @@ impl App {
         self.follow_up(now).await;
         let Some(report) = self.run_cycle(now, seen).await else { return };
         self.shared.report.store(Some(report.clone()));
+        self.shared.store.look_ahead(report.clone());
         self.shared.ready.store(true, Ordering::Relaxed);
         let mut last = self.last.lock().await;
         self.decide(&report, last.as_ref()).await;

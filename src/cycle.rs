@@ -4,9 +4,11 @@
 //! Two replicas that are fed the same samples make the same reports.
 
 mod capacity;
+mod foretold;
 mod observe;
 mod priming;
 mod quality;
+mod records;
 mod state;
 mod watches;
 
@@ -17,15 +19,18 @@ use crate::health::{
     self, Assessment, DaySummary, EXTERNAL_IMPACT, HealthTrack, Outcomes, PredictRule, Prediction, Rule,
     SignalAssessment, Subject, Told,
 };
-use crate::model::{ComponentId, Labels, METRIC_NAME, Millis, Sample, Timestamp};
+use crate::model::{ComponentId, Labels, Millis, Timestamp};
 use crate::plan::{self, Capacity, Carry, Gates, Ledger, Plan, PlanInput};
 use crate::store::Store;
 
 use self::observe::Observer;
+use self::records::Records;
 use self::watches::Watches;
 
+pub use self::foretold::signal_labels;
 pub use self::observe::RULE_COMPONENTS_MAX;
 pub use self::quality::{ChannelQuality, FAILURES_MAX, Failure, QualityWindow, RuleQuality, components_of};
+pub use self::records::RecordState;
 pub use self::state::StateError;
 pub use self::watches::{SIGNAL_METRIC, lead_min};
 
@@ -53,6 +58,8 @@ pub struct Report {
     pub faults: Vec<Fault>,
     /// How many signals are watched.
     pub signals: usize,
+    /// How it went with each recording rule, in the order of the files; nothing where it has not been evaluated yet.
+    pub records: Vec<Option<RecordState>>,
     /// What each rule's predictions have been worth.
     pub quality: Vec<RuleQuality>,
     /// Lead times, in seconds, of the breaches that began in this pass: rule and lead.
@@ -74,12 +81,15 @@ pub struct Seen {
 #[derive(Debug, Default)]
 pub struct Cycle {
     watches: Watches,
+    records: Records,
     tracks: BTreeMap<ComponentId, HealthTrack>,
     outcomes: Outcomes,
     failures: Vec<Failure>,
     told_capacity: (Capacity, Vec<Fault>),
     predictions: Vec<Prediction>,
     carry: Carry,
+    /// When forecasts were kept the last time.
+    forecasts_kept_at: Timestamp,
 }
 
 impl Cycle {
@@ -97,9 +107,10 @@ impl Cycle {
     pub fn run(&mut self, store: &Store, settings: &Settings, ledger: Ledger, gates: Gates, now: Timestamp) -> Report {
         let mut observer = Observer::new(store, settings, now);
         self.watches.retain_rules(predict_rules(settings));
+        self.records.retain(store, settings, now);
         self.watches.mark_own_actions(&ledger, now);
         for group in settings.groups.iter().filter(|group| now.align_down(group.interval) == now) {
-            observer.evaluate_group(group, |rule, observed| {
+            observer.evaluate_group(group, &mut self.records, |rule, observed| {
                 self.watches.take(store, settings, (rule, group.interval), observed, now);
             });
         }
@@ -111,7 +122,8 @@ impl Cycle {
         capacity::add(&mut capacity, told);
         let mut assessments = self.assess(settings, &impacts, &capacity, now);
         health::rank(&mut assessments);
-        keep_as_series(store, &assessments, now);
+        foretold::keep_assessments(store, &assessments, now);
+        foretold::keep_forecasts(store, &assessments, &mut self.forecasts_kept_at, now);
         quality::note_failures(&mut self.outcomes, settings, &assessments, std::mem::take(&mut self.failures), now);
         quality::resolve(&mut self.outcomes, settings, &assessments, &ledger, now);
 
@@ -140,6 +152,7 @@ impl Cycle {
             plan,
             faults: Vec::new(),
             signals: self.watches.len(),
+            records: self.records.states(settings),
             quality: quality::of_rules(&self.outcomes, settings, now),
             leads: self.outcomes.drain_leads(),
             untold: self.outcomes.untold(Told::Past, now),
@@ -304,21 +317,6 @@ fn impacts(observer: &mut Observer<'_>, settings: &Settings, watches: &Watches) 
     }
     let edges: Vec<_> = edges.into_iter().collect();
     health::impacts(&own, &edges)
-}
-
-/// Keeps health, probability and expected loss as series, so that their past can be queried here too.
-fn keep_as_series(store: &Store, assessments: &[Assessment], now: Timestamp) {
-    for assessment in assessments {
-        let values = [
-            ("forestall_component_health_ratio", assessment.health),
-            ("forestall_component_failure_probability", assessment.probability),
-            ("forestall_component_expected_loss_ratio", assessment.health.map(|_| assessment.expected_loss)),
-        ];
-        for (name, value) in values.into_iter().filter_map(|(name, value)| Some((name, value?))) {
-            let labels = component_labels(assessment).with(METRIC_NAME, name);
-            store.append(&labels, Sample { at: now, value });
-        }
-    }
 }
 
 /// The identity labels of a component's metrics: `component`, `kind`, its own labels, `horizon`.

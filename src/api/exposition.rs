@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 use super::Shared;
 use super::answer::Refusal;
 use crate::audit::word;
-use crate::cycle::{Report, component_labels};
+use crate::cycle::{Report, component_labels, signal_labels};
 use crate::health::{Assessment, EXTERNAL_RULE, SignalAssessment};
 use crate::model::{Labels, Millis};
 
@@ -203,13 +203,6 @@ fn encode_components(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> fm
     gauges(encoder, "component_expected_loss_ratio", "Damage times impact; orders the ranking", losses)?;
     let ranks = rows(|a| (a.rank > 0).then_some(a.rank as f64));
     gauges(encoder, "component_rank", "Place in the ranking by expected loss, from 1", ranks)
-}
-
-fn signal_labels(assessment: &Assessment, signal: &SignalAssessment) -> Labels {
-    component_labels(assessment)
-        .without(|name| name == "horizon")
-        .with("rule", &signal.rule)
-        .with("signal", &signal.signal)
 }
 
 fn encode_signals(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

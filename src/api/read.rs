@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::Shared;
 use super::answer::{Refusal, success, success_text};
 use super::params::{Params, parse_duration};
-use crate::health::Rule;
+use crate::cycle::RecordState;
+use crate::health::RecordRule;
 use crate::model::{Labels, Millis, Timestamp};
 use crate::query::{self, Answer, Query, QueryError};
 
@@ -159,20 +160,54 @@ pub(super) async fn metadata(State(shared): State<Arc<Shared>>, params: Params) 
 }
 
 /// `/api/v1/rules`: our recording rules; what predict rules say is under `/api/v1/forestall/rules`.
-pub(super) async fn rules(State(shared): State<Arc<Shared>>) -> Response {
+pub(super) async fn rules(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, Refusal> {
+    let wanted = |name: &str, value: &str| {
+        let mut asked = params.all(name).peekable();
+        asked.peek().is_none() || asked.any(|asked| asked == value)
+    };
+    let kind = params.get("type").unwrap_or("record");
+    if !["record", "alert"].contains(&kind) {
+        return Err(Refusal::bad_data(format!("not supported value {kind:?}")));
+    }
     let settings = shared.settings.load();
-    let groups = settings.groups.iter().map(|group| {
-        let records = group.rules.iter().filter_map(|rule| match rule {
-            Rule::Record(record) => Some(json!({
-                "type": "recording", "name": record.record, "query": record.expr.text(), "labels": record.labels,
-                "health": "ok", "evaluationTime": 0, "lastEvaluation": "0001-01-01T00:00:00Z",
-            })),
-            Rule::Predict(_) => None,
-        });
-        json!({"name": group.name, "file": "", "interval": group.interval.as_secs_f64(), "limit": 0,
-               "rules": records.collect::<Vec<_>>(), "evaluationTime": 0, "lastEvaluation": "0001-01-01T00:00:00Z"})
+    let report = shared.report.load();
+    let mut states = report.as_ref().map_or(&[][..], |report| &report.records).iter();
+    let groups = settings.groups.iter().filter_map(|group| {
+        let records: Vec<&RecordRule> = group.records().collect();
+        let states: Vec<Option<RecordState>> = records.iter().map(|_| states.next().cloned().flatten()).collect();
+        let last = states.iter().flatten().map(|state| state.at).max();
+        let asked = |record: &&RecordRule| kind == "record" && wanted("rule_name[]", &record.record);
+        let rules = records.into_iter().zip(&states).filter(|(record, _)| asked(record));
+        let rules: Vec<Value> = rules.map(|(record, state)| rule_json(record, state.as_ref())).collect();
+        let is_whole = params.all("rule_name[]").next().is_none() && kind == "record";
+        let shown = wanted("rule_group[]", &group.name) && (is_whole || !rules.is_empty());
+        shown.then(|| {
+            json!({"name": group.name, "file": "", "interval": group.interval.as_secs_f64(), "limit": 0,
+                   "rules": rules, "evaluationTime": 0, "lastEvaluation": time_or_never(last)})
+        })
     });
-    success(json!({"groups": groups.collect::<Vec<_>>()}))
+    Ok(success(json!({"groups": groups.collect::<Vec<_>>()})))
+}
+
+/// A recording rule as Prometheus shows it. How long it took is not known: the core has no clock.
+fn rule_json(record: &RecordRule, state: Option<&RecordState>) -> Value {
+    let error = state.and_then(|state| state.error.as_deref());
+    let health = state.map_or("unknown", |_| if error.is_some() { "err" } else { "ok" });
+    let mut rule = json!({
+        "type": "recording", "name": record.record, "query": record.expr.text(), "health": health,
+        "evaluationTime": 0, "lastEvaluation": time_or_never(state.map(|state| state.at)),
+    });
+    if !record.labels.is_empty() {
+        rule["labels"] = json!(record.labels);
+    }
+    if let Some(error) = error {
+        rule["lastError"] = json!(error);
+    }
+    rule
+}
+
+fn time_or_never(at: Option<Timestamp>) -> String {
+    at.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |at| at.to_string())
 }
 
 /// `/api/v1/alerts`: none; alerts are Prometheus's, over our metrics.

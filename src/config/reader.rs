@@ -198,13 +198,16 @@ impl Report {
         names
     }
 
-    /// Label → text.
+    /// Label → text; `""` too, which takes a label away.
     pub(super) fn label_texts(&mut self, node: &Node, what: &str) -> Vec<(String, String)> {
         let Some(fields) = self.mapping(node, what) else { return Vec::new() };
         let mut pairs = Vec::new();
         for (key, value) in fields.entries() {
             let name = self.label_name(&key.text, key.at);
-            let value = self.text(value, "a text");
+            let value = match &value.kind {
+                Kind::Scalar { text, plain: false } if text.is_empty() => Some(String::new()),
+                _ => self.text(value, "a text"),
+            };
             if let (Some(name), Some(value)) = (name, value) {
                 pairs.push((name, value));
             }

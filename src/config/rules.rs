@@ -9,7 +9,7 @@ use crate::health::{
 };
 use crate::model::{Labels, METRIC_NAME, Millis};
 use crate::query::Query;
-use crate::store::{MatchOp, Matcher};
+use crate::store::{FORECAST_METRIC, MatchOp, Matcher};
 
 use super::main_file::{INTERVAL_MIN, MainFile};
 use super::problem::Report;
@@ -106,9 +106,9 @@ struct GroupContext<'a> {
 
 impl GroupContext<'_> {
     /// The group's labels with the rule's own over them.
-    fn labels(&self, report: &mut Report, fields: Fields<'_>) -> Labels {
+    fn labels(&self, report: &mut Report, fields: Fields<'_>) -> BTreeMap<String, String> {
         let own = fields.get("labels").map(|n| report.label_texts(n, "labels")).unwrap_or_default();
-        Labels::new(self.labels.iter().chain(&own).map(|(name, value)| (name.as_str(), value.as_str())))
+        self.labels.iter().cloned().chain(own).collect()
     }
 }
 
@@ -151,7 +151,7 @@ fn number_or_expression(report: &mut Report, main: &MainFile, node: &Node) -> Op
 
 fn check_reach(report: &mut Report, main: &MainFile, node: &Node, query: &Query) {
     let own = |matchers: &Vec<Matcher>| {
-        matchers.iter().any(|m| m.name == METRIC_NAME && matches!(m.op, MatchOp::Equal) && is_own_metric(&m.value))
+        matchers.iter().any(|m| m.name == METRIC_NAME && matches!(m.op, MatchOp::Equal) && is_signal_metric(&m.value))
     };
     // Forestall's own series are kept longer than what is received.
     let (kept, setting) = if query.matcher_sets().iter().all(own) {
@@ -164,6 +164,11 @@ fn check_reach(report: &mut Report, main: &MainFile, node: &Node, query: &Query)
         let message = format!("the expression reaches back {reach}, further than samples are kept");
         report.error(node.at, "rule/range-too-long", message, format!("at most {kept} with `{setting}: {kept}`"));
     }
+}
+
+/// Whether a metric is kept as long as signals are.
+fn is_signal_metric(name: &str) -> bool {
+    is_own_metric(name) && name != FORECAST_METRIC
 }
 
 /// Whether a metric name is one that only forestall itself may write.
@@ -222,7 +227,7 @@ fn read_predict(
     }
     let regimes = fields.get("regimes").map(|n| read_regimes(report, context.main, n)).unwrap_or_default();
     let rapid_decline_per_hour = fields.get("rapid_decline_per_hour").and_then(|n| rapid_decline(report, n));
-    let labels = context.labels(report, fields);
+    let labels = Labels::new(context.labels(report, fields));
     let annotations = fields.get("annotations").map(|n| report.label_texts(n, "annotations")).unwrap_or_default();
     let Component { kind, by, target, impact, depends_on } = component?;
     Some(PredictRule {

@@ -1,12 +1,13 @@
-//! Rules → readings: recording rules are written to the store, signals become one value per component.
+//! Rules → readings: recording rules give series, signals become one value per component.
 
 use std::collections::BTreeMap;
 
 use super::Fault;
+use super::records::Records;
 use crate::config::Settings;
 use crate::forecast::Limit;
 use crate::health::{NumberOrQuery, PredictRule, RecordRule, Rule, RuleGroup, SignalRule};
-use crate::model::{ComponentId, Labels, METRIC_NAME, Sample, Timestamp};
+use crate::model::{ComponentId, Labels, Timestamp};
 use crate::query::{self, Element, Query, Value};
 use crate::store::Store;
 
@@ -53,11 +54,12 @@ impl<'a> Observer<'a> {
     pub(super) fn evaluate_group<'r>(
         &mut self,
         group: &'r RuleGroup,
+        records: &mut Records,
         mut take: impl FnMut(&'r PredictRule, Observed<'r>),
     ) {
         for rule in &group.rules {
             match rule {
-                Rule::Record(record) => self.record(record),
+                Rule::Record(record) => self.record(group, record, records),
                 Rule::Predict(predict) => {
                     // A regime that begins now begins before the values of now.
                     take(predict, Observed::Regimes(self.read_regimes(predict)));
@@ -73,19 +75,18 @@ impl<'a> Observer<'a> {
 
     /// Evaluates an expression; on an error the fault is kept and the answer is empty.
     pub(super) fn elements(&mut self, what: &str, expr: &Query) -> Vec<Element> {
-        match query::instant(self.store, expr, self.now, &self.settings.query) {
-            Ok(answer) => match answer.value {
-                Value::Vector(elements) => elements,
-                Value::Scalar(sample) => vec![Element { labels: Labels::default(), sample }],
-                Value::String(..) | Value::Matrix(_) => {
-                    self.fault(what, "the expression gives no instant vector");
-                    Vec::new()
-                }
-            },
-            Err(error) => {
-                self.fault(what, &error.to_string());
-                Vec::new()
-            }
+        self.evaluate(expr).unwrap_or_else(|why| {
+            self.fault(what, &why);
+            Vec::new()
+        })
+    }
+
+    fn evaluate(&self, expr: &Query) -> Result<Vec<Element>, String> {
+        let answer = query::instant(self.store, expr, self.now, &self.settings.query);
+        match answer.map_err(|error| error.to_string())?.value {
+            Value::Vector(elements) => Ok(elements),
+            Value::Scalar(sample) => Ok(vec![Element { labels: Labels::default(), sample }]),
+            Value::String(..) | Value::Matrix(_) => Err("the expression gives no instant vector".to_owned()),
         }
     }
 
@@ -134,13 +135,10 @@ impl<'a> Observer<'a> {
         impacts
     }
 
-    fn record(&mut self, rule: &RecordRule) {
-        for element in self.elements(&format!("record {}", rule.record), &rule.expr) {
-            let mut labels = element.labels.with(METRIC_NAME, &rule.record);
-            for (name, value) in rule.labels.iter() {
-                labels = labels.with(name, value);
-            }
-            self.store.append(&labels, Sample { at: self.now, value: element.sample.value });
+    fn record(&mut self, group: &RuleGroup, rule: &RecordRule, records: &mut Records) {
+        let given = self.evaluate(&rule.expr);
+        if let Err(why) = records.keep(self.store, (group, rule), given, self.now) {
+            self.fault(&format!("record {}", rule.record), &why);
         }
     }
 

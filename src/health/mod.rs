@@ -11,6 +11,8 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::forecast::{Eta, Foresight, ModelChoice, Side};
@@ -37,6 +39,16 @@ pub struct RuleGroup {
     pub rules: Vec<Rule>,
 }
 
+impl RuleGroup {
+    /// Its recording rules, in order.
+    pub fn records(&self) -> impl Iterator<Item = &RecordRule> {
+        self.rules.iter().filter_map(|rule| match rule {
+            Rule::Record(record) => Some(record),
+            Rule::Predict(_) => None,
+        })
+    }
+}
+
 /// A rule of a group.
 #[derive(Debug, Clone)]
 pub enum Rule {
@@ -53,8 +65,8 @@ pub struct RecordRule {
     pub record: String,
     /// The expression.
     pub expr: Query,
-    /// Labels added to the result.
-    pub labels: Labels,
+    /// Labels added to the result, by name; one without a value takes that label from it.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A value that is the same for all components, or an expression that gives one to each.

@@ -18,6 +18,8 @@ use crate::model::{Labels, METRIC_NAME};
 
 /// The series whose name starts with this are forestall's own signals.
 const SIGNAL_PREFIX: &str = "forestall_";
+/// The metric of what is forecast; no signal, since nothing learns from it.
+pub const FORECAST_METRIC: &str = "forestall_signal_forecast_path";
 
 /// What one posting, one label of a series, one text and one series take beside their content, in bytes: estimates with
 /// the allocator's share, rounded up. 200 000 series with seven labels and two chunks took 1560 bytes of resident memory
@@ -199,7 +201,8 @@ impl Index {
 
 /// The tier of a series with these labels.
 pub(super) fn tier_of<'a>(mut labels: impl Iterator<Item = (&'a str, &'a str)>) -> Tier {
-    let is_signal = labels.any(|(name, value)| name == METRIC_NAME && value.starts_with(SIGNAL_PREFIX));
+    let own = |metric: &str| metric.starts_with(SIGNAL_PREFIX) && metric != FORECAST_METRIC;
+    let is_signal = labels.any(|(name, value)| name == METRIC_NAME && own(value));
     if is_signal { Tier::Signal } else { Tier::Raw }
 }
 

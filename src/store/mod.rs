@@ -6,8 +6,8 @@
 //! expire ───────> whole chunks beyond their retention; a series goes with its last chunk, its texts with their last series
 //! ```
 //!
-//! **Two tiers.** Series whose name starts with `forestall_` are signals and kept for `signal_retention`; all others
-//! are raw and kept for `raw_retention`. Retention works by whole chunks: a chunk goes when its newest sample is too old.
+//! **Two tiers.** Series whose name starts with `forestall_` are signals and kept for `signal_retention`; all others,
+//! and what was forecast ([`FORECAST_METRIC`]), are raw and kept for `raw_retention`. Retention works by whole chunks: a chunk goes when its newest sample is too old.
 //!
 //! **Order.** A sample older than a series' open chunk is refused unless it is there already; inside the open chunk it
 //! is put where it belongs. The first value of a timestamp stays. What comes twice is counted as a duplicate.
@@ -25,9 +25,12 @@
 //! series take it alone, a few hundred at a time. Each series' chunks have a lock of their own that is held while they are decoded.
 //! A write is readable once it has returned.
 //!
+//! **The future** of some series is known to an [`Ahead`], which is asked when they are selected.
+//!
 //! Deliberately not here: files. Snapshots will be written from sealed chunks.
 
 mod accounts;
+mod ahead;
 mod codec;
 mod index;
 mod matcher;
@@ -40,6 +43,8 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 pub use accounts::{Appended, DropReason, StoreStats};
+pub use ahead::Ahead;
+pub use index::FORECAST_METRIC;
 pub use matcher::{MatchOp, Matcher};
 pub use metadata::FamilyMetadata;
 
@@ -117,6 +122,8 @@ pub struct Store {
     selection: RwLock<Option<Arc<[Vec<Matcher>]>>>,
     /// When memory may be relieved again; held by the one writer that does it.
     relief_due: Mutex<Timestamp>,
+    /// What is known of the future.
+    ahead: RwLock<Option<Arc<dyn Ahead>>>,
 }
 
 /// Samples newer than `after`, up to and with `until`, are taken.
@@ -136,6 +143,7 @@ impl Store {
             accounts: Accounts::default(),
             selection: RwLock::default(),
             relief_due: Mutex::new(Timestamp(i64::MIN)),
+            ahead: RwLock::default(),
         }
     }
 
@@ -145,12 +153,22 @@ impl Store {
         *self.selection.write() = selection.map(Arc::from);
     }
 
+    /// From now on `ahead` says what lies in the future of its metrics.
+    pub fn look_ahead(&self, ahead: Arc<dyn Ahead>) {
+        *self.ahead.write() = Some(ahead);
+    }
+
     /// Adds one sample to one series, whenever it was taken: for forestall's own signals, which are few. What the
     /// limits or the order of samples do not allow is counted and left out.
     pub fn append(&self, labels: &Labels, sample: Sample) {
+        self.append_at(labels, sample, sample.at);
+    }
+
+    /// The same at `now`, where the sample is of another time.
+    pub fn append_at(&self, labels: &Labels, sample: Sample, now: Timestamp) {
         let window = Window { after: Timestamp(i64::MIN), until: Timestamp(i64::MAX) };
         let mut appended = Appended::default();
-        self.make_room(1, sample.at);
+        self.make_room(1, now);
         let index = self.index.read();
         let hash = index.hash(bytes_of(labels.iter()));
         if let Some(id) = index.find(hash, bytes_of(labels.iter())) {
@@ -233,7 +251,7 @@ impl Store {
     }
 
     /// The series that meet all matchers, sorted by labels, with their samples newer than `from`, up to and with `to`.
-    /// Series without a sample in that range are left out.
+    /// Series without a sample in that range are left out. What lies [ahead](Ahead) is among the samples.
     pub fn select(&self, matchers: &[Matcher], from: Timestamp, to: Timestamp) -> Vec<Selected> {
         let found = self.index.read().select(matchers);
         let mut selected = Vec::with_capacity(found.len());
@@ -245,6 +263,10 @@ impl Store {
             }
         }
         selected.sort_by(|a, b| a.labels.cmp(&b.labels));
+        let ahead = self.ahead.read().clone();
+        if let Some(ahead) = ahead {
+            ahead::extend(&mut selected, &*ahead, matchers, (from, to));
+        }
         selected
     }
 

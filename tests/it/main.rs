@@ -14,6 +14,7 @@ mod forecast_cli;
 mod fleets;
 mod foresight_bench;
 mod mutants;
+mod future;
 mod hostile;
 #[cfg(feature = "keda")]
 mod keda;
