@@ -102,7 +102,8 @@ impl App {
     ///
     /// # Errors
     /// A journal or actuator that cannot be set up.
-    pub fn from_settings(settings: Settings, options: Options) -> Result<App, AppError> {
+    pub fn from_settings(mut settings: Settings, options: Options) -> Result<App, AppError> {
+        settings.query = options.web.query.settings.clone();
         let journal = Arc::new(match &options.storage_path {
             Some(folder) => {
                 std::fs::create_dir_all(folder)
@@ -510,7 +511,8 @@ impl App {
             Ok((executor.map_err(|error| error.to_string())?, settings))
         });
         match loaded {
-            Ok((executor, settings)) => {
+            Ok((executor, mut settings)) => {
+                settings.query = self.shared.options.query.settings.clone();
                 self.executor.store(Arc::new(executor));
                 self.shared.store.keep_only(keep_of(&settings));
                 for setting in config::restart_needed(&self.shared.settings.load(), &settings) {

@@ -39,6 +39,16 @@ impl Refusal {
         Refusal { status: StatusCode::SERVICE_UNAVAILABLE, kind: "unavailable", message: message.to_string() }
     }
 
+    /// 503: it took too long.
+    pub(super) fn timeout(message: impl ToString) -> Refusal {
+        Refusal { status: StatusCode::SERVICE_UNAVAILABLE, kind: "timeout", message: message.to_string() }
+    }
+
+    /// 503: somebody ended it.
+    pub(super) fn canceled(message: impl ToString) -> Refusal {
+        Refusal { status: StatusCode::SERVICE_UNAVAILABLE, kind: "canceled", message: message.to_string() }
+    }
+
     /// 401 or 403.
     pub(super) fn denied(status: StatusCode, message: impl ToString) -> Refusal {
         Refusal { status, kind: "forbidden", message: message.to_string() }

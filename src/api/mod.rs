@@ -24,6 +24,7 @@ mod write;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::Router;
@@ -41,6 +42,7 @@ use crate::config::Settings;
 use crate::cycle::{Failure, Report};
 use crate::ingest;
 use crate::model::Timestamp;
+use crate::query;
 use crate::store::Store;
 
 pub use self::meters::Meters;
@@ -48,14 +50,32 @@ pub use self::words::explain;
 
 /// How many request bodies are decoded at a time; more wait, up to [`WRITE_WAIT`], then are told to come back.
 const DECODES_MAX: usize = 4;
-/// How many queries are evaluated at a time; more wait.
-const QUERIES_MAX: usize = 20;
+
+/// How queries are evaluated: as Prometheus's `--query.*`.
+#[derive(Debug, Clone)]
+pub struct QueryOptions {
+    /// Limits of one evaluation, of rules too.
+    pub settings: query::Settings,
+    /// The longest that a request may wait and be evaluated.
+    pub timeout: Duration,
+    /// How many requests are evaluated at a time; more wait.
+    pub concurrency_max: usize,
+}
+
+impl Default for QueryOptions {
+    fn default() -> QueryOptions {
+        let settings = query::Settings::default();
+        QueryOptions { settings, timeout: Duration::from_secs(120), concurrency_max: 20 }
+    }
+}
 
 /// Flags of the web server.
 #[derive(Debug, Clone, Default)]
 pub struct WebOptions {
     /// Whether `/-/reload` and `/-/quit` work over HTTP.
     pub enable_lifecycle: bool,
+    /// How queries are evaluated.
+    pub query: QueryOptions,
     /// All flags with their values, for `status/flags`.
     pub flags: Vec<(String, String)>,
 }
@@ -107,7 +127,7 @@ pub struct Shared {
     decodes: Semaphore,
     /// Of writes that are done, for those that come.
     buffers: parking_lot::Mutex<Vec<write::Buffers>>,
-    queries: Semaphore,
+    queries: Arc<Semaphore>,
     wishes: mpsc::Sender<Wish>,
 }
 
@@ -142,7 +162,6 @@ impl Shared {
             journal: parts.journal,
             notifier: parts.notifier,
             meters: Meters::new(),
-            options: parts.options,
             failures: parking_lot::Mutex::default(),
             released: parking_lot::Mutex::default(),
             journal_fault: ArcSwapOption::empty(),
@@ -151,7 +170,8 @@ impl Shared {
             last_write_at: AtomicI64::new(0),
             decodes: Semaphore::new(DECODES_MAX),
             buffers: parking_lot::Mutex::default(),
-            queries: Semaphore::new(QUERIES_MAX),
+            queries: Arc::new(Semaphore::new(parts.options.query.concurrency_max.min(Semaphore::MAX_PERMITS))),
+            options: parts.options,
             wishes,
         };
         (Arc::new(shared), received)

@@ -93,6 +93,11 @@ impl Params {
         self.get(name).map(parse).transpose()
     }
 
+    /// How many results are wanted at the most; 0 is all, as in Prometheus.
+    pub(super) fn limit(&self) -> Result<usize, Refusal> {
+        Ok(self.number("limit")?.filter(|limit| *limit > 0).unwrap_or(usize::MAX))
+    }
+
     /// The sets of matchers in `match[]`.
     ///
     /// # Errors

@@ -1,10 +1,11 @@
 //! Prometheus's read API over our store, so that Grafana, promtool and every Prometheus client can ask us.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
-use serde_json::{Value, json};
+use serde_json::{Value as Json, json};
 
 use super::Shared;
 use super::answer::{Refusal, success, success_text};
@@ -12,14 +13,17 @@ use super::params::{Params, parse_duration};
 use crate::cycle::RecordState;
 use crate::health::RecordRule;
 use crate::model::{Labels, Millis, Timestamp};
-use crate::query::{self, Answer, Query, QueryError};
+use crate::query::{self, Answer, Query, QueryError, Stop, Value};
+use crate::store::Store;
+
+/// As Prometheus says it.
+const TRUNCATED: &str = "results truncated due to limit";
 
 /// `/api/v1/query`
 pub(super) async fn query(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, Refusal> {
     let query = params.query()?;
     let at = params.time("time")?.unwrap_or_else(|| shared.clock.now());
-    let settings = query_settings(&shared, &params)?;
-    evaluate(shared, move |shared| query::instant(&shared.store, &query, at, &settings)).await
+    evaluate(shared, &params, move |store, settings| query::instant(store, &query, at, settings)).await
 }
 
 /// `/api/v1/query_range`
@@ -37,9 +41,8 @@ pub(super) async fn query_range(State(shared): State<Arc<Shared>>, params: Param
         ));
     }
     let query = params.query()?;
-    let settings = query_settings(&shared, &params)?;
-    evaluate(shared, move |shared| {
-        query::range(&shared.store, &query, start, end, step, &settings).map_err(|error| match error {
+    evaluate(shared, &params, move |store, settings| {
+        query::range(store, &query, start, end, step, settings).map_err(|error| match error {
             QueryError::Parse(why) if why.starts_with("invalid expression type") => {
                 QueryError::Parse(format!("invalid parameter \"query\": {why}"))
             }
@@ -49,35 +52,65 @@ pub(super) async fn query_range(State(shared): State<Arc<Shared>>, params: Param
     .await
 }
 
-fn query_settings(shared: &Shared, params: &Params) -> Result<query::Settings, Refusal> {
+/// Ends an evaluation when it is dropped: whoever asked has left, or has waited long enough.
+struct StopOnDrop(Stop);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
+/// Evaluates off the runtime, within the bounds on concurrent queries and on time.
+async fn evaluate(
+    shared: Arc<Shared>,
+    params: &Params,
+    work: impl FnOnce(&Store, &query::Settings) -> Result<Answer, QueryError> + Send + 'static,
+) -> Result<Response, Refusal> {
     let mut settings = shared.settings.load().query.clone();
-    // Queries end by what they may look at, not by time.
-    params.duration("timeout")?;
+    settings.stop = Stop::default();
     if let Some(text) = params.get("lookback_delta") {
         let wrong = || format!("error parsing lookback delta duration: cannot parse {text:?} to a valid duration");
         settings.lookback = parse_duration(text).ok_or_else(|| Refusal::bad_data(wrong()))?;
     }
-    Ok(settings)
-}
+    let limit = params.limit()?;
+    let asked =
+        params.duration("timeout")?.map_or(Duration::MAX, |asked| Duration::from_millis(asked.0.max(0).unsigned_abs()));
+    let until = tokio::time::Instant::now() + asked.min(shared.options.query.timeout);
+    let slot = tokio::time::timeout_at(until, shared.queries.clone().acquire_owned()).await;
+    let slot = slot.map_err(|_| Refusal::timeout("query timed out in query queue"))?.map_err(Refusal::unavailable)?;
 
-/// Evaluates off the runtime, within the bound on concurrent queries.
-async fn evaluate(
-    shared: Arc<Shared>,
-    work: impl FnOnce(&Shared) -> Result<Answer, QueryError> + Send + 'static,
-) -> Result<Response, Refusal> {
-    let slot = shared.clone();
-    let _slot = slot.queries.acquire().await.map_err(Refusal::unavailable)?;
+    let _stop = StopOnDrop(settings.stop.clone());
     let task = tokio::task::spawn_blocking(move || {
-        work(&shared).map(|answer| {
+        // An evaluation that nobody waits for any more has its slot until it has ended.
+        let _slot = slot;
+        work(&shared.store, &settings).map(|mut answer| {
+            truncate(&mut answer, limit);
             let mut text = String::new();
             query::json::write_answer(&answer, &mut text);
             (text, answer.warnings, answer.infos)
         })
     });
-    match task.await.map_err(Refusal::internal)? {
+    let Ok(ended) = tokio::time::timeout_at(until, task).await else {
+        return Err(Refusal::timeout("query timed out in expression evaluation"));
+    };
+    match ended.map_err(Refusal::internal)? {
         Ok((text, warnings, infos)) => Ok(success_text(&text, &warnings, &infos)),
         Err(error @ QueryError::Parse(_)) => Err(Refusal::bad_data(error)),
         Err(error @ QueryError::Execution(_)) => Err(Refusal::execution(error)),
+        Err(error @ QueryError::Stopped) => Err(Refusal::canceled(error)),
+    }
+}
+
+/// Leaves out what is beyond the `limit` that was asked for, and says so.
+fn truncate(answer: &mut Answer, limit: usize) {
+    let left_out = match &mut answer.value {
+        Value::Vector(elements) => elements.drain(limit.min(elements.len())..).len(),
+        Value::Matrix(series) => series.drain(limit.min(series.len())..).len(),
+        Value::Scalar(_) | Value::String(..) => 0,
+    };
+    if left_out > 0 {
+        answer.warnings.push(TRUNCATED.to_owned());
     }
 }
 
@@ -103,14 +136,14 @@ pub(super) async fn series(State(shared): State<Arc<Shared>>, params: Params) ->
     let mut all: Vec<Labels> = sets.iter().flat_map(|set| shared.store.series(set, from, to)).collect();
     all.sort();
     all.dedup();
-    Ok(success(limited(all.into_iter().map(|labels| json!(labels)), &params)?))
+    limited(all.into_iter().map(|labels| json!(labels)), &params)
 }
 
 /// `/api/v1/labels`
 pub(super) async fn labels(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, Refusal> {
     let (from, to) = range_of(&params)?;
     let names = over_sets(&params, |set| shared.store.label_names(set, from, to))?;
-    Ok(success(limited(names.into_iter().map(|name| json!(name)), &params)?))
+    limited(names.into_iter().map(|name| json!(name)), &params)
 }
 
 /// `/api/v1/label/<name>/values`
@@ -124,7 +157,7 @@ pub(super) async fn label_values(
     }
     let (from, to) = range_of(&params)?;
     let values = over_sets(&params, |set| shared.store.label_values(&name, set, from, to))?;
-    Ok(success(limited(values.into_iter().map(|value| json!(value)), &params)?))
+    limited(values.into_iter().map(|value| json!(value)), &params)
 }
 
 /// The union over all `match[]`; over everything where there is none.
@@ -142,9 +175,13 @@ fn over_sets(
     Ok(all)
 }
 
-fn limited(values: impl Iterator<Item = Value>, params: &Params) -> Result<Value, Refusal> {
-    let limit = params.number("limit")?.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
-    Ok(Value::Array(values.take(limit).collect()))
+/// As many of the values as the `limit` allows; where it leaves some out, a warning says so.
+fn limited(values: impl Iterator<Item = Json>, params: &Params) -> Result<Response, Refusal> {
+    let mut values: Vec<Json> = values.collect();
+    let limit = params.limit()?;
+    let warnings = if values.len() > limit { vec![TRUNCATED.to_owned()] } else { Vec::new() };
+    values.truncate(limit);
+    Ok(success_text(&Json::Array(values).to_string(), &warnings, &[]))
 }
 
 /// `/api/v1/metadata`: what was remote-written.
@@ -153,10 +190,10 @@ pub(super) async fn metadata(State(shared): State<Arc<Shared>>, params: Params) 
     let limit = params.number("limit")?.unwrap_or(usize::MAX);
     let families = shared.store.metadata();
     let families = families.iter().filter(|(family, _)| wanted.is_none_or(|wanted| wanted == *family)).take(limit);
-    let map: serde_json::Map<String, Value> = families
+    let map: serde_json::Map<String, Json> = families
         .map(|(family, m)| (family.clone(), json!([{"type": m.kind.as_str(), "help": m.help, "unit": m.unit}])))
         .collect();
-    Ok(success(Value::Object(map)))
+    Ok(success(Json::Object(map)))
 }
 
 /// `/api/v1/rules`: our recording rules; what predict rules say is under `/api/v1/forestall/rules`.
@@ -178,7 +215,7 @@ pub(super) async fn rules(State(shared): State<Arc<Shared>>, params: Params) -> 
         let last = states.iter().flatten().map(|state| state.at).max();
         let asked = |record: &&RecordRule| kind == "record" && wanted("rule_name[]", &record.record);
         let rules = records.into_iter().zip(&states).filter(|(record, _)| asked(record));
-        let rules: Vec<Value> = rules.map(|(record, state)| rule_json(record, state.as_ref())).collect();
+        let rules: Vec<Json> = rules.map(|(record, state)| rule_json(record, state.as_ref())).collect();
         let is_whole = params.all("rule_name[]").next().is_none() && kind == "record";
         let shown = wanted("rule_group[]", &group.name) && (is_whole || !rules.is_empty());
         shown.then(|| {
@@ -190,7 +227,7 @@ pub(super) async fn rules(State(shared): State<Arc<Shared>>, params: Params) -> 
 }
 
 /// A recording rule as Prometheus shows it. How long it took is not known: the core has no clock.
-fn rule_json(record: &RecordRule, state: Option<&RecordState>) -> Value {
+fn rule_json(record: &RecordRule, state: Option<&RecordState>) -> Json {
     let error = state.and_then(|state| state.error.as_deref());
     let health = state.map_or("unknown", |_| if error.is_some() { "err" } else { "ok" });
     let mut rule = json!({
@@ -259,9 +296,9 @@ pub(super) async fn config(State(shared): State<Arc<Shared>>) -> Response {
 
 /// `/api/v1/status/flags`
 pub(super) async fn flags(State(shared): State<Arc<Shared>>) -> Response {
-    let flags: serde_json::Map<String, Value> =
+    let flags: serde_json::Map<String, Json> =
         shared.options.flags.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-    success(Value::Object(flags))
+    success(Json::Object(flags))
 }
 
 /// `/api/v1/status/tsdb`

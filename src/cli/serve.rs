@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -11,9 +12,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::{BAD_USAGE, LogFormat, complain, named, runtime, start_logging};
-use crate::api::WebOptions;
+use crate::api::{QueryOptions, WebOptions};
 use crate::app::{App, AppError, Options};
 use crate::clock::Clock;
+use crate::model::Millis;
+use crate::query;
 
 /// Flags of `serve`, named as Prometheus names its own.
 #[derive(Debug, clap::Args)]
@@ -34,6 +37,18 @@ pub(super) struct ServeArguments {
     /// Allow reload and quit over HTTP.
     #[arg(long = "web.enable-lifecycle")]
     enable_lifecycle: bool,
+    /// How far back an expression looks for a sample.
+    #[arg(long = "query.lookback-delta", value_name = "DURATION", default_value = "5m", value_parser = positive)]
+    lookback_delta: Millis,
+    /// How many queries are evaluated at a time; more wait.
+    #[arg(long = "query.max-concurrency", value_name = "COUNT", default_value_t = 20, value_parser = at_least_one)]
+    max_concurrency: usize,
+    /// The most samples that one query may hold in memory.
+    #[arg(long = "query.max-samples", value_name = "COUNT", default_value_t = 50_000_000, value_parser = at_least_one)]
+    max_samples: usize,
+    /// The longest that a query may take; it is ended then.
+    #[arg(long = "query.timeout", value_name = "DURATION", default_value = "2m", value_parser = positive)]
+    query_timeout: Millis,
     /// The folder of the journal.
     #[arg(long = "storage.path", value_name = "FOLDER", default_value = "data")]
     storage_path: PathBuf,
@@ -43,6 +58,18 @@ pub(super) struct ServeArguments {
     /// How log lines look.
     #[arg(long = "log.format", value_enum, default_value_t)]
     log_format: LogFormat,
+}
+
+fn positive(text: &str) -> Result<Millis, String> {
+    match Millis::parse(text) {
+        Ok(span) if span > Millis::ZERO => Ok(span),
+        Ok(_) => Err("it must be more than nothing".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "a whole number from 1 on".to_owned())
 }
 
 /// Runs the server until it is told to stop.
@@ -65,7 +92,16 @@ async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
     let listener = TcpListener::bind(&addresses[..])
         .await
         .with_context(|| format!("cannot listen on {}", arguments.listen_address))?;
-    let web = WebOptions { enable_lifecycle: arguments.enable_lifecycle, flags: flags(&arguments) };
+    let query = QueryOptions {
+        settings: query::Settings {
+            lookback: arguments.lookback_delta,
+            samples_max: arguments.max_samples,
+            ..query::Settings::default()
+        },
+        timeout: Duration::from_millis(arguments.query_timeout.0.unsigned_abs()),
+        concurrency_max: arguments.max_concurrency,
+    };
+    let web = WebOptions { enable_lifecycle: arguments.enable_lifecycle, query, flags: flags(&arguments) };
     let options = Options {
         config_file: arguments.config_file.clone(),
         storage_path: Some(arguments.storage_path.clone()),
@@ -162,6 +198,10 @@ fn flags(arguments: &ServeArguments) -> Vec<(String, String)> {
         ("web.keda-listen-address", arguments.keda_listen_address.clone().unwrap_or_default()),
         ("web.allow-unauthenticated", arguments.allow_unauthenticated.to_string()),
         ("web.enable-lifecycle", arguments.enable_lifecycle.to_string()),
+        ("query.lookback-delta", arguments.lookback_delta.to_string()),
+        ("query.max-concurrency", arguments.max_concurrency.to_string()),
+        ("query.max-samples", arguments.max_samples.to_string()),
+        ("query.timeout", arguments.query_timeout.to_string()),
         ("storage.path", text(&arguments.storage_path)),
         ("log.level", arguments.log_level.clone()),
         ("log.format", if matches!(arguments.log_format, LogFormat::Json) { "json" } else { "text" }.to_owned()),

@@ -4,7 +4,7 @@ use crate::act::{ActuatorSettings, LeaseSettings};
 use crate::audit::{AlertmanagerSettings, GrafanaSettings, NotifySettings, NotifyWebhookSettings, SegmentSettings};
 use crate::model::Millis;
 use crate::plan::Mode;
-use crate::{ingest, query, store};
+use crate::{ingest, store};
 
 use super::actuators::{ACTUATOR_KINDS, Local, read_hmac_files, read_kind, read_url};
 use super::files::Files;
@@ -37,7 +37,6 @@ pub(super) struct MainFile {
     pub(super) snapshot_interval: Option<Millis>,
     pub(super) journal: SegmentSettings,
     pub(super) limits: ingest::Limits,
-    pub(super) query: query::Settings,
     pub(super) actuators: Vec<ActuatorSettings>,
     /// The names of all actuators, those among them that are wrong.
     pub(super) actuator_names: Vec<String>,
@@ -56,12 +55,11 @@ pub(super) struct MainFile {
 
 /// Reads the main file's tree.
 pub(super) fn read_main(report: &mut Report, files: Files<'_>, root: &Node) -> MainFile {
-    const KNOWN: [&str; 12] = [
+    const KNOWN: [&str; 11] = [
         "global",
         "leader_election",
         "storage",
         "ingest",
-        "query",
         "rule_files",
         "policy_files",
         "calendar_files",
@@ -81,9 +79,6 @@ pub(super) fn read_main(report: &mut Report, files: Files<'_>, root: &Node) -> M
     }
     if let Some(node) = fields.get("ingest") {
         read_limits(report, node, &mut main.limits);
-    }
-    if let Some(node) = fields.get("query") {
-        read_query(report, node, &mut main.query);
     }
     main.rule_files = named_files(report, fields.get("rule_files"));
     main.policy_files = named_files(report, fields.get("policy_files"));
@@ -212,20 +207,6 @@ fn read_limits(report: &mut Report, node: &Node, limits: &mut ingest::Limits) {
         if let Some(count) = fields.get(key).and_then(|n| report.count(n, 1, 10_000_000)) {
             *limit = count as usize;
         }
-    }
-}
-
-fn read_query(report: &mut Report, node: &Node, settings: &mut query::Settings) {
-    const KNOWN: [&str; 3] = ["lookback", "max_samples", "max_steps"];
-    let Some(fields) = report.fields(node, "`query`", &KNOWN) else { return };
-    if let Some(lookback) = fields.get("lookback").and_then(|n| report.duration(n, Millis::SECOND)) {
-        settings.lookback = lookback;
-    }
-    if let Some(samples) = fields.get("max_samples").and_then(|n| report.count(n, 1000, 2_000_000_000)) {
-        settings.samples_max = samples as usize;
-    }
-    if let Some(steps) = fields.get("max_steps").and_then(|n| report.count(n, 10, 1_000_000)) {
-        settings.steps_max = steps as usize;
     }
 }
 

@@ -68,7 +68,7 @@ pub struct Settings {
     pub journal: audit::SegmentSettings,
     /// Limits of what one remote-write request may bring.
     pub limits: ingest::Limits,
-    /// Limits of PromQL.
+    /// Limits of PromQL; no file says them, but flags of `serve`.
     pub query: query::Settings,
     /// The rules, in the order of the files and groups.
     pub groups: Vec<health::RuleGroup>,
@@ -416,7 +416,7 @@ fn read_tree(report: &mut Report, file: usize) -> Option<Rc<Node>> {
 }
 
 fn assemble(report: &Report, main: MainFile, rules: RuleFiles, policies: PolicyFiles, calendar: Calendar) -> Settings {
-    let MainFile { global, store, keep, snapshot_interval, journal, limits, query, actuators, notify, web, .. } = main;
+    let MainFile { global, store, keep, snapshot_interval, journal, limits, actuators, notify, web, .. } = main;
     let leader_election = main.leader_election;
     Settings {
         global,
@@ -425,7 +425,7 @@ fn assemble(report: &Report, main: MainFile, rules: RuleFiles, policies: PolicyF
         snapshot_interval: snapshot_interval.unwrap_or(SNAPSHOT_INTERVAL),
         journal,
         limits,
-        query,
+        query: query::Settings::default(),
         groups: rules.groups,
         policies: policies.policies,
         pools: policies.pools,

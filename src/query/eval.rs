@@ -340,6 +340,9 @@ impl<'a> Evaluator<'a> {
 
     /// Counts work that grows faster than what is held: windows that overlap see their samples again and again.
     fn visit(&mut self, values: u64) -> Result<(), QueryError> {
+        if self.settings.stop.is_set() {
+            return Err(QueryError::Stopped);
+        }
         self.visits = self.visits.saturating_add(values);
         if self.visits <= self.settings.visits_max {
             return Ok(());

@@ -14,6 +14,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::model::{Labels, Millis, Sample, Timestamp};
 use crate::store::{Matcher, Store};
@@ -147,6 +148,24 @@ pub struct Settings {
     pub steps_max: usize,
     /// The step of a subquery that names none.
     pub subquery_step: Millis,
+    /// Ends evaluations from outside.
+    pub stop: Stop,
+}
+
+/// Ends evaluations: they fail with [`QueryError::Stopped`] soon after it is set.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Ends what is evaluated with it, now and from now on.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is set.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Default for Settings {
@@ -157,6 +176,7 @@ impl Default for Settings {
             visits_max: 5_000_000_000,
             steps_max: 11_000,
             subquery_step: Millis::MINUTE,
+            stop: Stop::default(),
         }
     }
 }
@@ -170,6 +190,9 @@ pub enum QueryError {
     /// The expression cannot be evaluated over these series, or goes beyond a limit (`execution`).
     #[error("{0}")]
     Execution(String),
+    /// It was stopped from outside.
+    #[error("query was canceled in expression evaluation")]
+    Stopped,
 }
 
 /// An answer with what is remarkable about it.

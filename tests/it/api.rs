@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use forestall::api::WebOptions;
+use forestall::api::{QueryOptions, WebOptions};
 use forestall::app::{App, Options};
 use forestall::clock::Clock;
 use forestall::ingest::{compress, encode_v1, encode_v2};
@@ -41,7 +41,11 @@ impl Served {
 
     /// The same in a folder that may have something in it.
     pub(crate) async fn start_in(folder: Folder, files: &[(&str, &str)]) -> Served {
-        let (served, listener, _) = Served::build(folder, files, WebOptions::default()).await;
+        Served::start_with(folder, files, WebOptions::default()).await
+    }
+
+    async fn start_with(folder: Folder, files: &[(&str, &str)], web: WebOptions) -> Served {
+        let (served, listener, _) = Served::build(folder, files, web).await;
         let router = forestall::api::router(served.app.shared().clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         served
@@ -342,6 +346,59 @@ fn comparable((status, mut answer): (StatusCode, Value)) -> String {
         error = error[..at].split(": ").next().unwrap_or("").to_owned();
     }
     format!("{} {} {error} {}", status.as_u16(), answer["errorType"], answer["data"])
+}
+
+/// Half a second of work and more, and few samples.
+const SLOW: &str = "/api/v1/query_range?query=sum_over_time(vector(1)[10h:1s])&start=0&end=10000&step=5";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_is_ended_when_its_time_is_over_and_others_wait_for_a_slot() {
+    let query = QueryOptions { concurrency_max: 1, ..QueryOptions::default() };
+    let web = WebOptions { query, ..WebOptions::default() };
+    let served = Served::start_with(Folder::new("served"), &[("forestall.yml", KEEP_ALL)], web).await;
+    let (status, answer) = served.get(&format!("{SLOW}&timeout=10ms")).await;
+    let late = json!({"status": "error", "errorType": "timeout", "error": "query timed out in expression evaluation"});
+    assert_eq!((status, answer), (StatusCode::SERVICE_UNAVAILABLE, late));
+    // What nobody waits for any more ends, and gives its slot back.
+    assert_eq!(served.data("/api/v1/query?query=1&time=4").await["result"], json!([4, "1"]));
+
+    // Whoever leaves ends what was asked.
+    let slow = http().get(served.url(SLOW)).timeout(Duration::from_millis(50)).send().await;
+    assert!(slow.is_err_and(|error| error.is_timeout()));
+    assert_eq!(served.data("/api/v1/query?query=1&time=4").await["result"], json!([4, "1"]));
+
+    let (running, url) = (http().get(served.url(SLOW)).send(), served.url("/api/v1/query?query=1&timeout=1ms"));
+    let waiting = async {
+        // The slow one may not have its slot yet.
+        loop {
+            let (status, answer) = json_of(http().get(&url)).await;
+            if status != StatusCode::OK {
+                return answer["error"].clone();
+            }
+        }
+    };
+    let (slow, waited) = tokio::join!(running, waiting);
+    assert_eq!(slow.expect("it answers").status(), StatusCode::OK);
+    assert_eq!(waited, "query timed out in query queue");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_beyond_the_limit_are_left_out_with_a_warning() {
+    let served = Served::start(&[("forestall.yml", KEEP_ALL)]).await;
+    served.write(&[("hits job=a", 1.0), ("hits job=b", 2.0), ("hits job=c", 3.0)]).await;
+    let at = START.0 / 1000;
+    let range = format!("query_range?query=hits&start={at}&end={at}&step=1");
+    for request in [&format!("query?query=hits&time={at}"), &range, "series?match[]=hits", "label/job/values"] {
+        let separator = if request.contains('?') { '&' } else { '?' };
+        for (limit, left, warns) in [(2, 2, true), (3, 3, false), (0, 3, false)] {
+            let (status, answer) = served.get(&format!("/api/v1/{request}{separator}limit={limit}")).await;
+            assert_eq!(status, StatusCode::OK, "{answer}");
+            let data = answer["data"].get("result").unwrap_or(&answer["data"]);
+            assert_eq!(data.as_array().map(Vec::len), Some(left), "{request}, {limit}: {answer}");
+            let warnings = if warns { json!(["results truncated due to limit"]) } else { Value::Null };
+            assert_eq!(answer["warnings"], warnings, "{request}, {limit}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
