@@ -39,6 +39,17 @@ impl Refusal {
         Refusal { status: StatusCode::SERVICE_UNAVAILABLE, kind: "unavailable", message: message.to_string() }
     }
 
+    /// 503: it took too long.
+    pub(super) fn timed_out(message: impl ToString) -> Refusal {
+        Refusal { status: StatusCode::SERVICE_UNAVAILABLE, kind: "timeout", message: message.to_string() }
+    }
+
+    /// 499, as Prometheus has it: nobody waits any more.
+    pub(super) fn canceled(message: impl ToString) -> Refusal {
+        let status = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
+        Refusal { status, kind: "canceled", message: message.to_string() }
+    }
+
     /// 401 or 403.
     pub(super) fn denied(status: StatusCode, message: impl ToString) -> Refusal {
         Refusal { status, kind: "forbidden", message: message.to_string() }

@@ -11,14 +11,15 @@ use super::answer::{Refusal, success, success_text};
 use super::params::{Params, parse_duration};
 use crate::health::Rule;
 use crate::model::{Labels, Millis, Timestamp};
-use crate::query::{self, Answer, Query, QueryError};
+use crate::query::{self, Answer, Interrupt, Query, QueryError};
 
 /// `/api/v1/query`
 pub(super) async fn query(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, Refusal> {
     let query = params.query()?;
     let at = params.time("time")?.unwrap_or_else(|| shared.clock.now());
-    let settings = query_settings(&shared, &params)?;
-    evaluate(shared, move |shared| query::instant(&shared.store, &query, at, &settings)).await
+    let (settings, limit) = (query_settings(&shared, &params)?, time_limit(&params)?);
+    let interrupt = settings.interrupt.clone();
+    evaluate(shared, interrupt, limit, move |shared| query::instant(&shared.store, &query, at, &settings)).await
 }
 
 /// `/api/v1/query_range`
@@ -36,8 +37,9 @@ pub(super) async fn query_range(State(shared): State<Arc<Shared>>, params: Param
         ));
     }
     let query = params.query()?;
-    let settings = query_settings(&shared, &params)?;
-    evaluate(shared, move |shared| {
+    let (settings, limit) = (query_settings(&shared, &params)?, time_limit(&params)?);
+    let interrupt = settings.interrupt.clone();
+    evaluate(shared, interrupt, limit, move |shared| {
         query::range(&shared.store, &query, start, end, step, &settings).map_err(|error| match error {
             QueryError::Parse(why) if why.starts_with("invalid expression type") => {
                 QueryError::Parse(format!("invalid parameter \"query\": {why}"))
@@ -49,9 +51,7 @@ pub(super) async fn query_range(State(shared): State<Arc<Shared>>, params: Param
 }
 
 fn query_settings(shared: &Shared, params: &Params) -> Result<query::Settings, Refusal> {
-    let mut settings = shared.settings.load().query.clone();
-    // Queries end by what they may look at, not by time.
-    params.duration("timeout")?;
+    let mut settings = query::Settings { interrupt: Interrupt::default(), ..shared.settings.load().query.clone() };
     if let Some(text) = params.get("lookback_delta") {
         let wrong = || format!("error parsing lookback delta duration: cannot parse {text:?} to a valid duration");
         settings.lookback = parse_duration(text).ok_or_else(|| Refusal::bad_data(wrong()))?;
@@ -59,9 +59,26 @@ fn query_settings(shared: &Shared, params: &Params) -> Result<query::Settings, R
     Ok(settings)
 }
 
-/// Evaluates off the runtime, within the bound on concurrent queries.
+/// How long a query may take: what it says, within Prometheus's default.
+fn time_limit(params: &Params) -> Result<Millis, Refusal> {
+    const LIMIT: Millis = Millis(2 * Millis::MINUTE.0);
+    Ok(params.duration("timeout")?.map_or(LIMIT, |asked| asked.min(LIMIT)))
+}
+
+/// Ends an evaluation when its request is dropped: the client has left.
+struct CancelOnDrop(Interrupt);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// Evaluates off the runtime, within the bound on concurrent queries and on time.
 async fn evaluate(
     shared: Arc<Shared>,
+    interrupt: Interrupt,
+    limit: Millis,
     work: impl FnOnce(&Shared) -> Result<Answer, QueryError> + Send + 'static,
 ) -> Result<Response, Refusal> {
     let slot = shared.clone();
@@ -73,10 +90,21 @@ async fn evaluate(
             (text, answer.warnings, answer.infos)
         })
     });
-    match task.await.map_err(Refusal::internal)? {
+    let guard = CancelOnDrop(interrupt);
+    let mut task = task;
+    let finished = match tokio::time::timeout(limit.to_std(), &mut task).await {
+        Ok(finished) => finished,
+        Err(_) => {
+            guard.0.time_out();
+            task.await
+        }
+    };
+    match finished.map_err(Refusal::internal)? {
         Ok((text, warnings, infos)) => Ok(success_text(&text, &warnings, &infos)),
         Err(error @ QueryError::Parse(_)) => Err(Refusal::bad_data(error)),
         Err(error @ QueryError::Execution(_)) => Err(Refusal::execution(error)),
+        Err(error @ QueryError::TimedOut) => Err(Refusal::timed_out(error)),
+        Err(error @ QueryError::Canceled) => Err(Refusal::canceled(error)),
     }
 }
 

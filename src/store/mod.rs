@@ -248,6 +248,50 @@ impl Store {
         selected
     }
 
+    /// Calls `visit` with labels and samples of each series that meets all matchers and has a sample newer than `from`, up to
+    /// and with `to`, in the order in which the series were first seen. The samples are in a buffer that is used again.
+    ///
+    /// # Errors
+    /// The first error of `visit`, which ends it.
+    pub fn each_selected<E>(
+        &self,
+        matchers: &[Matcher],
+        from: Timestamp,
+        to: Timestamp,
+        mut visit: impl FnMut(&Labels, &[Sample]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut samples = Vec::new();
+        for series in self.index.read().select(matchers) {
+            samples.clear();
+            series.chunks.lock().read(from, to, &mut samples);
+            if !samples.is_empty() {
+                visit(&series.labels, &samples)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same with only the newest sample in that range of each series.
+    ///
+    /// # Errors
+    /// The first error of `visit`, which ends it.
+    pub fn each_latest<E>(
+        &self,
+        matchers: &[Matcher],
+        from: Timestamp,
+        to: Timestamp,
+        mut visit: impl FnMut(&Labels, Sample) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut samples = Vec::new();
+        for series in self.index.read().select(matchers) {
+            let latest = series.chunks.lock().latest(from, to, &mut samples);
+            if let Some(sample) = latest {
+                visit(&series.labels, sample)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The labels of the series that meet all matchers and have a sample newer than `from`, up to and with `to`; sorted.
     pub fn series(&self, matchers: &[Matcher], from: Timestamp, to: Timestamp) -> Vec<Labels> {
         let mut labels: Vec<_> = self.found(matchers, from, to).map(|series| series.labels.clone()).collect();
