@@ -34,6 +34,10 @@ pub(super) struct ServeArguments {
     /// Allow reload and quit over HTTP.
     #[arg(long = "web.enable-lifecycle")]
     enable_lifecycle: bool,
+    /// Parts of PromQL that Prometheus calls experimental, by its names for them: promql-experimental-functions,
+    /// promql-duration-expr.
+    #[arg(long = "enable-feature", value_name = "FEATURE", value_delimiter = ',')]
+    enable_features: Vec<String>,
     /// The folder of the journal.
     #[arg(long = "storage.path", value_name = "FOLDER", default_value = "data")]
     storage_path: PathBuf,
@@ -48,6 +52,11 @@ pub(super) struct ServeArguments {
 /// Runs the server until it is told to stop.
 pub(super) fn run(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
     start_logging(&arguments.log_level, arguments.log_format);
+    for feature in &arguments.enable_features {
+        if !crate::query::enable(feature) {
+            tracing::warn!(feature, "there is no such feature to enable");
+        }
+    }
     runtime()?.block_on(serve(arguments))
 }
 
