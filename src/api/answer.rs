@@ -40,13 +40,14 @@ impl Refusal {
     }
 
     /// 503: it took too long.
-    pub(super) fn timeout(message: impl ToString) -> Refusal {
+    pub(super) fn timed_out(message: impl ToString) -> Refusal {
         Refusal { status: StatusCode::SERVICE_UNAVAILABLE, kind: "timeout", message: message.to_string() }
     }
 
-    /// 503: somebody ended it.
+    /// 499, as Prometheus has it: nobody waits any more.
     pub(super) fn canceled(message: impl ToString) -> Refusal {
-        Refusal { status: StatusCode::SERVICE_UNAVAILABLE, kind: "canceled", message: message.to_string() }
+        let status = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
+        Refusal { status, kind: "canceled", message: message.to_string() }
     }
 
     /// 401 or 403.

@@ -47,8 +47,7 @@ impl Params {
     /// The `query` parameter, parsed.
     pub(super) fn query(&self) -> Result<Query, Refusal> {
         let text = self.get("query").unwrap_or("");
-        Query::parse(text)
-            .map_err(|error| Refusal::bad_data(format!("invalid parameter \"query\": parse error: {error}")))
+        Query::parse(text).map_err(|error| Refusal::bad_data(format!("invalid parameter \"query\": {error}")))
     }
 
     /// A time: seconds since the epoch with a fraction, or RFC 3339.
@@ -110,9 +109,9 @@ impl Params {
                 if why.contains("at least one non-empty matcher") {
                     return "match[] must contain at least one non-empty matcher".to_owned();
                 }
-                format!("parse error: {why}")
+                why
             })?;
-            if !matches!(query.expr(), promql_parser::parser::Expr::VectorSelector(_)) {
+            if !matches!(query.expr(), crate::query::syntax::Expr::Selector(_)) {
                 return Err(format!("{text:?} is no series selector"));
             }
             sets.extend(query.matcher_sets());

@@ -13,7 +13,7 @@ use super::params::{Params, parse_duration};
 use crate::cycle::RecordState;
 use crate::health::RecordRule;
 use crate::model::{Labels, Millis, Timestamp};
-use crate::query::{self, Answer, Query, QueryError, Stop, Value};
+use crate::query::{self, Answer, Interrupt, Query, QueryError, Value};
 use crate::store::Store;
 
 /// As Prometheus says it.
@@ -52,12 +52,12 @@ pub(super) async fn query_range(State(shared): State<Arc<Shared>>, params: Param
     .await
 }
 
-/// Ends an evaluation when it is dropped: whoever asked has left, or has waited long enough.
-struct StopOnDrop(Stop);
+/// Ends an evaluation when its request is dropped: whoever asked has left.
+struct CancelOnDrop(Interrupt);
 
-impl Drop for StopOnDrop {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        self.0.set();
+        self.0.cancel();
     }
 }
 
@@ -68,7 +68,7 @@ async fn evaluate(
     work: impl FnOnce(&Store, &query::Settings) -> Result<Answer, QueryError> + Send + 'static,
 ) -> Result<Response, Refusal> {
     let mut settings = shared.settings.load().query.clone();
-    settings.stop = Stop::default();
+    settings.interrupt = Interrupt::default();
     if let Some(text) = params.get("lookback_delta") {
         let wrong = || format!("error parsing lookback delta duration: cannot parse {text:?} to a valid duration");
         settings.lookback = parse_duration(text).ok_or_else(|| Refusal::bad_data(wrong()))?;
@@ -78,9 +78,9 @@ async fn evaluate(
         params.duration("timeout")?.map_or(Duration::MAX, |asked| Duration::from_millis(asked.0.max(0).unsigned_abs()));
     let until = tokio::time::Instant::now() + asked.min(shared.options.query.timeout);
     let slot = tokio::time::timeout_at(until, shared.queries.clone().acquire_owned()).await;
-    let slot = slot.map_err(|_| Refusal::timeout("query timed out in query queue"))?.map_err(Refusal::unavailable)?;
+    let slot = slot.map_err(|_| Refusal::timed_out("query timed out in query queue"))?.map_err(Refusal::unavailable)?;
 
-    let _stop = StopOnDrop(settings.stop.clone());
+    let guard = CancelOnDrop(settings.interrupt.clone());
     let task = tokio::task::spawn_blocking(move || {
         // An evaluation that nobody waits for any more has its slot until it has ended.
         let _slot = slot;
@@ -92,13 +92,15 @@ async fn evaluate(
         })
     });
     let Ok(ended) = tokio::time::timeout_at(until, task).await else {
-        return Err(Refusal::timeout("query timed out in expression evaluation"));
+        guard.0.time_out();
+        return Err(Refusal::timed_out(QueryError::TimedOut));
     };
     match ended.map_err(Refusal::internal)? {
         Ok((text, warnings, infos)) => Ok(success_text(&text, &warnings, &infos)),
         Err(error @ QueryError::Parse(_)) => Err(Refusal::bad_data(error)),
         Err(error @ QueryError::Execution(_)) => Err(Refusal::execution(error)),
-        Err(error @ QueryError::Stopped) => Err(Refusal::canceled(error)),
+        Err(error @ QueryError::TimedOut) => Err(Refusal::timed_out(error)),
+        Err(error @ QueryError::Canceled) => Err(Refusal::canceled(error)),
     }
 }
 

@@ -49,6 +49,10 @@ pub(super) struct ServeArguments {
     /// The longest that a query may take; it is ended then.
     #[arg(long = "query.timeout", value_name = "DURATION", default_value = "2m", value_parser = positive)]
     query_timeout: Millis,
+    /// Parts of PromQL that Prometheus calls experimental, by its names for them: promql-experimental-functions,
+    /// promql-duration-expr.
+    #[arg(long = "enable-feature", value_name = "FEATURE", value_delimiter = ',')]
+    enable_features: Vec<String>,
     /// The folder of the journal.
     #[arg(long = "storage.path", value_name = "FOLDER", default_value = "data")]
     storage_path: PathBuf,
@@ -75,6 +79,11 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 /// Runs the server until it is told to stop.
 pub(super) fn run(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
     start_logging(&arguments.log_level, arguments.log_format);
+    for feature in &arguments.enable_features {
+        if !crate::query::enable(feature) {
+            tracing::warn!(feature, "there is no such feature to enable");
+        }
+    }
     runtime()?.block_on(serve(arguments))
 }
 

@@ -406,7 +406,7 @@ impl Report {
     /// A series selector as in PromQL, as matchers.
     pub(super) fn selector(&mut self, node: &Node) -> Option<Vec<Matcher>> {
         let query = self.query(node)?;
-        if !matches!(query.expr(), promql_parser::parser::Expr::VectorSelector(_)) {
+        if !matches!(query.expr(), crate::query::syntax::Expr::Selector(_)) {
             let help = "write one like up{job=\"api\"}";
             self.error(node.at, "config/wrong-type", "expected a series selector, found an expression", help);
             return None;

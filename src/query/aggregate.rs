@@ -1,174 +1,135 @@
 //! Aggregations: one value of each group of series, or a choice of a group's series.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-
-use crate::model::Labels;
+use std::collections::BTreeMap;
 
 use super::QueryError;
-use super::eval::{Grid, Row};
-use super::histogram::warn_of_quantile;
-use super::numbers::{self, Mean, Sum};
-use super::tree::{Aggregate, Aggregator, Grouping, Node};
+use super::choice;
+use super::matrix::{ABSENT, Groups, LabelSet, Matrix, is_present};
+use super::notes::Notes;
+use super::numbers::{self, Mean, Sum, Variance};
+use super::tree::{Aggregate, Aggregator, Node};
+use crate::model::METRIC_NAME;
 
-/// The rows of an aggregation. `parameter` is its scalar argument, one value a step.
+/// The series of an aggregation. `parameter` is its scalar argument, one value a step.
 pub(super) fn aggregate(
     of: &Aggregate,
-    rows: Vec<Row>,
-    parameter: Option<&[f64]>,
-    grid: Grid,
-    warnings: &mut BTreeSet<String>,
-) -> Result<Vec<Row>, QueryError> {
-    let parameter = parameter.unwrap_or(&[]);
+    matrix: &Matrix,
+    parameter: &[f64],
+    notes: &mut Notes,
+) -> Result<Matrix, QueryError> {
     match of.operator {
-        Aggregator::Topk | Aggregator::Bottomk | Aggregator::Limitk => choose(of, rows, parameter, grid),
-        Aggregator::CountValues => count_values(of, rows, grid),
-        Aggregator::Quantile => {
-            parameter.iter().for_each(|q| warn_of_quantile(*q, warnings));
-            Ok(reduce(of, &rows, parameter, grid))
+        Aggregator::Topk | Aggregator::Bottomk | Aggregator::Limitk | Aggregator::LimitRatio => {
+            return choice::choose(of, matrix, parameter, notes);
         }
-        _ => Ok(reduce(of, &rows, parameter, grid)),
+        Aggregator::CountValues => return count_values(of, matrix),
+        Aggregator::Quantile => check_quantiles(parameter, of.parameter_at, notes),
+        _ => {}
+    }
+    let groups = of.grouping.groups(&matrix.labels);
+    let values = reduce(of.operator, matrix, &groups, parameter);
+    let mut answer = Matrix { labels: Vec::with_capacity(groups.count()), values, steps: matrix.steps };
+    for first in &groups.first {
+        answer.labels.push(LabelSet::new(of.grouping.key(&matrix.labels[*first])));
+    }
+    Ok(answer)
+}
+
+/// The least and the greatest of the parameters; NaN where one is NaN.
+pub(super) fn bounds(parameters: &[f64]) -> (f64, f64) {
+    let start = (f64::MAX, -f64::MAX);
+    parameters.iter().fold(start, |(min, max), value| (numbers::lesser(min, *value), numbers::greater(max, *value)))
+}
+
+fn check_quantiles(parameters: &[f64], at: usize, notes: &mut Notes) {
+    let (min, max) = bounds(parameters);
+    if parameters.iter().any(|value| value.is_nan()) {
+        notes.check_quantile(f64::NAN, at);
+    }
+    for bound in [min, max].into_iter().filter(|bound| !bound.is_nan()) {
+        notes.check_quantile(bound, at);
     }
 }
 
-/// Indices of the rows of each group, in the order in which the groups are first seen.
-fn group(of: &Aggregate, rows: &[Row]) -> Vec<(Labels, Vec<usize>)> {
-    let mut groups: Vec<(Labels, Vec<usize>)> = Vec::new();
-    let mut places: HashMap<Labels, usize> = HashMap::new();
-    for (index, row) in rows.iter().enumerate() {
-        let key = of.grouping.key(&row.labels);
-        let place = *places.entry(key.clone()).or_insert(groups.len());
-        if place == groups.len() {
-            groups.push((key, Vec::new()));
-        }
-        groups[place].1.push(index);
-    }
-    groups
-}
-
-fn reduce(of: &Aggregate, rows: &[Row], parameter: &[f64], grid: Grid) -> Vec<Row> {
-    let mut reduced = Vec::new();
-    let mut present: Vec<f64> = Vec::new();
-    for (labels, members) in group(of, rows) {
-        let mut values = Vec::with_capacity(grid.count);
-        for step in 0..grid.count {
-            present.clear();
-            present.extend(members.iter().filter_map(|member| rows[*member].values[step]));
-            let parameter = parameter.get(step).copied().unwrap_or(f64::NAN);
-            values.push(if present.is_empty() { None } else { Some(value_of(of.operator, &mut present, parameter)) });
-        }
-        reduced.push(Row { labels, values });
-    }
-    reduced
-}
-
-/// The value of one group at one step; `values` has at least one.
-fn value_of(operator: Aggregator, values: &mut [f64], parameter: f64) -> f64 {
-    let (first, rest) = (values[0], &values[1..]);
-    let extreme = |beats: fn(f64, f64) -> bool| {
-        rest.iter().fold(first, |best, value| if beats(*value, best) || best.is_nan() { *value } else { best })
-    };
+fn reduce(operator: Aggregator, matrix: &Matrix, groups: &Groups, parameter: &[f64]) -> Vec<f64> {
     match operator {
-        Aggregator::Sum => rest.iter().fold(Sum::of(first), |sum, value| sum.plus(*value)).value(),
-        Aggregator::Avg => {
-            let mut mean = Mean::of(first);
-            rest.iter().for_each(|value| mean.add(*value));
-            mean.value()
-        }
-        Aggregator::Min => extreme(|a, b| a < b),
-        Aggregator::Max => extreme(|a, b| a > b),
-        Aggregator::Count => values.len() as f64,
-        Aggregator::Stddev => numbers::variance(values.iter().copied()).sqrt(),
-        Aggregator::Stdvar => numbers::variance(values.iter().copied()),
-        Aggregator::Quantile => numbers::quantile(parameter, values),
-        _ => 1.0,
+        Aggregator::Sum => fold(matrix, groups, Sum::of, |sum, value| *sum = sum.plus(value), |_, sum| sum.value()),
+        Aggregator::Avg => fold(matrix, groups, Mean::of, Mean::add, |_, mean| mean.value()),
+        Aggregator::Min => extreme(matrix, groups, |new, best| new < best),
+        Aggregator::Max => extreme(matrix, groups, |new, best| new > best),
+        Aggregator::Count => fold(matrix, groups, |_| 1.0, |count, _| *count += 1.0, |_, count| count),
+        Aggregator::Stddev => fold(matrix, groups, Variance::of, Variance::add, |_, variance| variance.value().sqrt()),
+        Aggregator::Stdvar => fold(matrix, groups, Variance::of, Variance::add, |_, variance| variance.value()),
+        Aggregator::Quantile => fold(
+            matrix,
+            groups,
+            |value| vec![value],
+            Vec::push,
+            |step, mut values| numbers::quantile(parameter.get(step).copied().unwrap_or(f64::NAN), &mut values),
+        ),
+        _ => fold(matrix, groups, |_| (), |(), _| (), |_, ()| 1.0),
     }
 }
 
-/// The `k` highest, lowest or first elements of each group at each step, with their own labels.
-fn choose(of: &Aggregate, rows: Vec<Row>, parameter: &[f64], grid: Grid) -> Result<Vec<Row>, QueryError> {
-    let groups = group(of, &rows);
-    let mut chosen: Vec<Row> =
-        rows.iter().map(|row| Row { labels: row.labels.clone(), values: vec![None; grid.count] }).collect();
-    let mut order: Vec<usize> = Vec::with_capacity(rows.len());
-    for (_, members) in &groups {
-        let mut ranked: Vec<usize> = Vec::new();
-        for (step, k) in parameter.iter().enumerate() {
-            ranked = members.iter().copied().filter(|member| rows[*member].values[step].is_some()).collect();
-            let value = |member: &usize| rows[*member].values[step].unwrap_or(f64::NAN);
-            match of.operator {
-                Aggregator::Topk => ranked.sort_by(|a, b| numbers::compare(value(b), value(a))),
-                // NaN is the worst of both: the lowest for `topk`, the highest for `bottomk`.
-                Aggregator::Bottomk => ranked.sort_by(|a, b| {
-                    value(a).is_nan().cmp(&value(b).is_nan()).then(numbers::compare(value(a), value(b)))
-                }),
-                _ => {}
-            }
-            if !ranked.is_empty() {
-                ranked.truncate(limit(*k)?);
-            }
-            for member in &ranked {
-                chosen[*member].values[step] = rows[*member].values[step];
-            }
+fn extreme(matrix: &Matrix, groups: &Groups, beats: impl Fn(f64, f64) -> bool) -> Vec<f64> {
+    let add = |best: &mut f64, value: f64| {
+        if beats(value, *best) || best.is_nan() {
+            *best = value;
         }
-        order.extend(if grid.count == 1 { ranked } else { members.clone() });
-    }
-    let mut slots: Vec<Option<Row>> = chosen.into_iter().map(Some).collect();
-    Ok(order.into_iter().filter_map(|index| slots[index].take()).collect())
+    };
+    fold(matrix, groups, |value| value, add, |_, best| best)
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "out of range is refused before")]
-fn limit(k: f64) -> Result<usize, QueryError> {
-    if k < 1.0 {
-        return Ok(0);
+/// Folds the values of each group at each step, in the order of the series.
+fn fold<A: Clone>(
+    matrix: &Matrix,
+    groups: &Groups,
+    first: impl Fn(f64) -> A,
+    add: impl Fn(&mut A, f64),
+    finish: impl Fn(usize, A) -> f64,
+) -> Vec<f64> {
+    let steps = matrix.steps;
+    let mut cells: Vec<Option<A>> = vec![None; groups.count() * steps];
+    for ((_, row), group) in matrix.rows().zip(&groups.of) {
+        for (cell, value) in cells[group * steps..(group + 1) * steps].iter_mut().zip(row) {
+            if !is_present(*value) {
+                continue;
+            }
+            match cell {
+                Some(state) => add(state, *value),
+                None => *cell = Some(first(*value)),
+            }
+        }
     }
-    if k < 9_223_372_036_854_775_808.0 {
-        return Ok(k as usize);
-    }
-    Err(QueryError::Execution(format!("Scalar value {} overflows int64", numbers::format_short(k))))
+    let finish_cell = |(index, cell): (usize, Option<A>)| cell.map_or(ABSENT, |cell| finish(index % steps, cell));
+    cells.into_iter().enumerate().map(finish_cell).collect()
 }
 
 /// How many elements of each group have each value; the value becomes a label.
-fn count_values(of: &Aggregate, rows: Vec<Row>, grid: Grid) -> Result<Vec<Row>, QueryError> {
+fn count_values(of: &Aggregate, matrix: &Matrix) -> Result<Matrix, QueryError> {
     let Some(Node::Text(label)) = &of.parameter else {
         return Err(QueryError::Execution("count_values needs the name of a label".to_owned()));
     };
-    // `without` drops the label even where it is the new one.
-    let is_dropped = matches!(&of.grouping, Grouping::AllBut(names) if names.contains(label));
-    let mut counted = Vec::new();
-    for (labels, members) in group(of, &rows) {
-        let mut counts: BTreeMap<String, Vec<Option<f64>>> = BTreeMap::new();
-        for member in members {
-            for (step, value) in rows[member].values.iter().enumerate() {
-                let Some(value) = value else { continue };
-                let values = counts.entry(numbers::format(*value)).or_insert_with(|| vec![None; grid.count]);
-                values[step] = Some(values[step].unwrap_or(0.0) + 1.0);
+    if label.is_empty() {
+        return Err(QueryError::Execution("invalid label name \"\"".to_owned()));
+    }
+    // The value is a label before anything is grouped: it may hide one that tells groups apart, and `without` may drop it.
+    let is_dropped = !of.grouping.is_by() && of.grouping.names_label(label);
+    let mut counts: BTreeMap<LabelSet, Vec<f64>> = BTreeMap::new();
+    for (labels, row) in matrix.rows() {
+        for (step, value) in row.iter().enumerate().filter(|(_, value)| is_present(**value)) {
+            let text = numbers::format(*value);
+            let named = labels.with(label, &text);
+            let mut key = LabelSet::new(of.grouping.key(&named));
+            if !is_dropped && label != METRIC_NAME {
+                key = key.with(label, &text);
+            } else if of.grouping.is_by() && label == METRIC_NAME {
+                key = key.with(METRIC_NAME, &text);
             }
-        }
-        for (text, values) in counts {
-            let labels = if is_dropped { labels.clone() } else { labels.with(label, &text) };
-            counted.push(Row { labels, values });
+            let count = &mut counts.entry(key).or_insert_with(|| vec![ABSENT; matrix.steps])[step];
+            *count = if is_present(*count) { *count + 1.0 } else { 1.0 };
         }
     }
-    Ok(add_up(counted))
-}
-
-/// Adds up the counts of groups that the new label has made equal.
-fn add_up(rows: Vec<Row>) -> Vec<Row> {
-    let mut sums: BTreeMap<Labels, Vec<Option<f64>>> = BTreeMap::new();
-    for row in rows {
-        match sums.get_mut(&row.labels) {
-            None => {
-                sums.insert(row.labels, row.values);
-            }
-            Some(values) => {
-                for (sum, value) in values.iter_mut().zip(row.values) {
-                    *sum = match (*sum, value) {
-                        (Some(a), Some(b)) => Some(a + b),
-                        (a, b) => a.or(b),
-                    };
-                }
-            }
-        }
-    }
-    sums.into_iter().map(|(labels, values)| Row { labels, values }).collect()
+    let mut answer = Matrix::new(matrix.steps);
+    counts.into_iter().for_each(|(labels, row)| answer.push(labels, &row));
+    Ok(answer)
 }

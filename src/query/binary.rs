@@ -1,13 +1,11 @@
 //! Operators between two operands: arithmetic, comparison, and the set operators of vectors.
 
-use std::collections::{BTreeMap, HashMap};
-
-use crate::model::{Labels, METRIC_NAME};
-
 use super::QueryError;
-use super::eval::{Grid, Row, SAME_LABELS, merge, without_name};
+use super::matrix::{ABSENT, Groups, LabelSet, Matrix, SAME_LABELS, is_of_metric, is_present};
 use super::numbers;
-use super::tree::{Binary, Cardinality, Grouping, Operator};
+use super::syntax::{BinaryOperator, Cardinality, quoted};
+use super::tree::Binary;
+use crate::model::Labels;
 
 /// A side of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +15,7 @@ pub(super) enum Side {
 }
 
 /// Two scalars; a comparison yields 0 or 1.
-pub(super) fn combine_scalars(operator: Operator, left: f64, right: f64) -> f64 {
+pub(super) fn combine_scalars(operator: BinaryOperator, left: f64, right: f64) -> f64 {
     if operator.is_comparison() {
         return f64::from(u8::from(holds(operator, left, right)));
     }
@@ -25,240 +23,261 @@ pub(super) fn combine_scalars(operator: Operator, left: f64, right: f64) -> f64 
 }
 
 /// A vector with a scalar, which stands on the side `scalar_side`.
-pub(super) fn combine_with_scalar(of: &Binary, rows: Vec<Row>, scalars: &[f64], scalar_side: Side) -> Vec<Row> {
-    let combine_one = |value: f64, scalar: f64| match scalar_side {
-        Side::Left => combine(of, scalar, value, value),
-        Side::Right => combine(of, value, scalar, value),
-    };
-    let mut rows = rows;
-    for row in &mut rows {
-        for (value, scalar) in row.values.iter_mut().zip(scalars) {
-            *value = value.and_then(|value| combine_one(value, *scalar));
-        }
-        if drops_name(of) {
-            row.labels = without_name(&row.labels);
+pub(super) fn combine_with_scalar(of: &Binary, matrix: &mut Matrix, scalars: &[f64], scalar_side: Side) {
+    for row in matrix.values.chunks_mut(matrix.steps.max(1)) {
+        for (value, scalar) in row.iter_mut().zip(scalars).filter(|(value, _)| is_present(**value)) {
+            *value = match scalar_side {
+                Side::Left => combine(of, *scalar, *value, *value),
+                Side::Right => combine(of, *value, *scalar, *value),
+            };
         }
     }
-    rows
 }
 
 /// Whether the result is another thing than the metric was.
-fn drops_name(of: &Binary) -> bool {
+pub(super) fn drops_name(of: &Binary) -> bool {
     of.yields_bool || !of.operator.is_comparison()
 }
 
 /// The value for two elements; a filtering comparison yields `kept` or nothing.
-fn combine(of: &Binary, left: f64, right: f64, kept: f64) -> Option<f64> {
+fn combine(of: &Binary, left: f64, right: f64, kept: f64) -> f64 {
     if of.operator.is_comparison() && !of.yields_bool {
-        return holds(of.operator, left, right).then_some(kept);
+        return if holds(of.operator, left, right) { kept } else { ABSENT };
     }
-    Some(combine_scalars(of.operator, left, right))
+    combine_scalars(of.operator, left, right)
 }
 
-fn holds(operator: Operator, left: f64, right: f64) -> bool {
+fn holds(operator: BinaryOperator, left: f64, right: f64) -> bool {
     match operator {
-        Operator::Equal => numbers::same(left, right),
-        Operator::NotEqual => !numbers::same(left, right),
-        Operator::Greater => left > right,
-        Operator::GreaterOrEqual => left >= right,
-        Operator::Less => left < right,
-        Operator::LessOrEqual => left <= right,
+        BinaryOperator::Equal => numbers::same(left, right),
+        BinaryOperator::NotEqual => !numbers::same(left, right),
+        BinaryOperator::Greater => left > right,
+        BinaryOperator::GreaterOrEqual => left >= right,
+        BinaryOperator::Less => left < right,
+        BinaryOperator::LessOrEqual => left <= right,
         _ => false,
     }
 }
 
-fn arithmetic(operator: Operator, left: f64, right: f64) -> f64 {
+/// What an operator calculates.
+pub(super) fn arithmetic(operator: BinaryOperator, left: f64, right: f64) -> f64 {
     match operator {
-        Operator::Add => left + right,
-        Operator::Subtract => left - right,
-        Operator::Multiply => left * right,
-        Operator::Divide => left / right,
-        Operator::Modulo => left % right,
-        Operator::Power => left.powf(right),
-        Operator::Atan2 => left.atan2(right),
+        BinaryOperator::Add => left + right,
+        BinaryOperator::Subtract => left - right,
+        BinaryOperator::Multiply => left * right,
+        BinaryOperator::Divide => left / right,
+        BinaryOperator::Modulo => left % right,
+        BinaryOperator::Power => left.powf(right),
+        BinaryOperator::Atan2 => left.atan2(right),
         _ => f64::NAN,
     }
 }
 
-/// Rows of both sides that have the same matching labels.
-#[derive(Debug, Default)]
-struct Group {
-    many: Vec<usize>,
-    one: Vec<usize>,
+/// The groups of the series of two matrices, one behind the other.
+fn group(of: &Binary, first: &Matrix, second: &Matrix) -> Groups {
+    let all: Vec<LabelSet> = first.labels.iter().chain(&second.labels).cloned().collect();
+    of.matching.grouping.groups(&all)
 }
 
-/// Groups in the order in which their labels are first seen.
-fn group(grouping: &Grouping, many: &[Row], one: &[Row]) -> Vec<(Labels, Group)> {
-    let mut groups: Vec<(Labels, Group)> = Vec::new();
-    let mut places: HashMap<Labels, usize> = HashMap::new();
-    for (rows, is_many) in [(many, true), (one, false)] {
-        for (index, row) in rows.iter().enumerate() {
-            let key = grouping.key(&row.labels);
-            let place = *places.entry(key.clone()).or_insert(groups.len());
-            if place == groups.len() {
-                groups.push((key, Group::default()));
-            }
-            let group = &mut groups[place].1;
-            if is_many { group.many.push(index) } else { group.one.push(index) }
-        }
-    }
-    groups
-}
-
-/// For each step whether a row has a value.
-fn any_present<'a>(rows: impl Iterator<Item = &'a Row>, grid: Grid) -> Vec<bool> {
-    let mut present = vec![false; grid.count];
+/// For each step whether a series has a value.
+fn any_present<'a>(rows: impl Iterator<Item = &'a [f64]>, steps: usize) -> Vec<bool> {
+    let mut present = vec![false; steps];
     for row in rows {
-        for (any, value) in present.iter_mut().zip(&row.values) {
-            *any |= value.is_some();
+        for (any, value) in present.iter_mut().zip(row) {
+            *any |= is_present(*value);
         }
     }
     present
 }
 
 /// Two vectors, element by element with the same matching labels.
-pub(super) fn combine_vectors(
-    of: &Binary,
-    left: Vec<Row>,
-    right: Vec<Row>,
-    grid: Grid,
-) -> Result<Vec<Row>, QueryError> {
+pub(super) fn combine_vectors(of: &Binary, left: &Matrix, right: &Matrix) -> Result<Matrix, QueryError> {
     let (many, one) = match of.matching.cardinality {
         Cardinality::OneToMany => (right, left),
         Cardinality::OneToOne | Cardinality::ManyToOne => (left, right),
     };
-    let (many_live, one_live) = (any_present(many.iter(), grid), any_present(one.iter(), grid));
+    let steps = left.steps;
+    let (many_live, one_live) =
+        (any_present(many.rows().map(|(_, row)| row), steps), any_present(one.rows().map(|(_, row)| row), steps));
     // Where a side is empty nothing is matched, so nothing is ambiguous either.
     let live: Vec<bool> = many_live.iter().zip(&one_live).map(|(m, o)| *m && *o).collect();
-    let mut combined = Vec::new();
-    for (key, group) in group(&of.matching.grouping, &many, &one) {
-        let owners = owners(of, &key, &group.one, &one, &live)?;
-        let mut rows = Vec::new();
-        for index in group.many {
-            rows.extend(combine_row(of, &many[index], &one, &owners));
-        }
-        combined.extend(check_unique(of, rows, grid)?);
+    let groups = group(of, many, one);
+    let mut pairing = Pairing { of, one, owners: vec![NOBODY; groups.count() * steps], steps };
+    for index in 0..one.len() {
+        pairing.own(groups.of[many.len() + index], index, &live)?;
     }
-    merge(combined, SAME_LABELS)
+    let mut results: Vec<Vec<usize>> = vec![Vec::new(); groups.count()];
+    let mut combined = Matrix::new(steps);
+    for index in 0..many.len() {
+        let group = groups.of[index];
+        let before = combined.len();
+        pairing.combine_row(group, &many.labels[index], many.row(index), &mut combined);
+        results[group].extend(before..combined.len());
+    }
+    for members in results.iter().filter(|members| members.len() > 1) {
+        check_unique(of, &combined, members)?;
+    }
+    combined.merge_same(SAME_LABELS)?;
+    Ok(combined)
 }
 
-/// For each step the one row of a group that has a value there; two are an error.
-fn owners(
-    of: &Binary,
-    key: &Labels,
-    candidates: &[usize],
-    one: &[Row],
-    live: &[bool],
-) -> Result<Vec<Option<usize>>, QueryError> {
-    let mut owners: Vec<Option<usize>> = vec![None; live.len()];
-    for candidate in candidates {
-        for (step, owner) in owners.iter_mut().enumerate().filter(|(step, _)| live[*step]) {
-            if one[*candidate].values[step].is_none() {
+/// No series of the one side.
+const NOBODY: usize = usize::MAX;
+
+/// Which series of the one side stands for each group at each step.
+struct Pairing<'a> {
+    of: &'a Binary,
+    one: &'a Matrix,
+    owners: Vec<usize>,
+    steps: usize,
+}
+
+impl Pairing<'_> {
+    /// Makes a series stand for its group wherever it has a value; two at a step are an error.
+    fn own(&mut self, group: usize, index: usize, live: &[bool]) -> Result<(), QueryError> {
+        let row = self.one.row(index);
+        for (step, value) in row.iter().enumerate().filter(|(step, value)| live[*step] && is_present(**value)) {
+            debug_assert!(is_present(*value));
+            let owner = &mut self.owners[group * self.steps + step];
+            if *owner != NOBODY {
+                let other = &self.one.labels[*owner];
+                return Err(ambiguous(self.of, &self.one.labels[index], other));
+            }
+            *owner = index;
+        }
+        Ok(())
+    }
+
+    /// One series of the many side with whichever series stands for its group at each step: a result for each of these.
+    fn combine_row(&self, group: usize, labels: &LabelSet, row: &[f64], combined: &mut Matrix) {
+        let owners = &self.owners[group * self.steps..(group + 1) * self.steps];
+        let mut done: Vec<usize> = Vec::new();
+        for owner in owners.iter().copied().filter(|owner| *owner != NOBODY) {
+            if done.contains(&owner) {
                 continue;
             }
-            if let Some(other) = owner {
-                let side = if of.matching.cardinality == Cardinality::OneToMany { "left" } else { "right" };
-                return Err(QueryError::Execution(format!(
-                    "found duplicate series for the match group {} on the {side} hand-side of the operation: [{}, {}];\
-                     many-to-many matching not allowed: matching labels must be unique on one side",
-                    braced(key),
-                    braced(&one[*candidate].labels),
-                    braced(&one[*other].labels),
-                )));
+            done.push(owner);
+            let other = self.one.row(owner);
+            let values: Vec<f64> = (0..self.steps)
+                .map(|step| if owners[step] == owner { self.value(row[step], other[step]) } else { ABSENT })
+                .collect();
+            if values.iter().any(|value| is_present(*value)) {
+                combined.push(self.labels(labels, &self.one.labels[owner]), &values);
             }
-            *owner = Some(*candidate);
         }
     }
-    Ok(owners)
+
+    fn value(&self, many: f64, one: f64) -> f64 {
+        if !is_present(many) || !is_present(one) {
+            return ABSENT;
+        }
+        match self.of.matching.cardinality {
+            Cardinality::OneToMany => combine(self.of, one, many, one),
+            Cardinality::OneToOne | Cardinality::ManyToOne => combine(self.of, many, one, many),
+        }
+    }
+
+    fn labels(&self, many: &LabelSet, one: &LabelSet) -> LabelSet {
+        let of = self.of;
+        let mut labels = many.clone().into_labels();
+        if !of.operator.is_comparison() {
+            labels = labels.without(is_of_metric);
+        }
+        if of.matching.cardinality == Cardinality::OneToOne {
+            let grouping = &of.matching.grouping;
+            labels = labels.without(|name| match grouping.is_by() {
+                true => !grouping.names_label(name),
+                // Unlike the matching labels themselves, the result keeps the name where the operator does.
+                false => name != crate::model::METRIC_NAME && grouping.names_label(name),
+            });
+        }
+        for name in &of.matching.include {
+            labels = labels.with(name, one.get(name));
+        }
+        LabelSet::new(if of.yields_bool { labels.without(is_of_metric) } else { labels })
+    }
+}
+
+fn ambiguous(of: &Binary, one: &LabelSet, other: &LabelSet) -> QueryError {
+    let side = if of.matching.cardinality == Cardinality::OneToMany { "left" } else { "right" };
+    QueryError::Execution(format!(
+        "found duplicate series for the match group {} on the {side} hand-side of the operation: [{}, {}];\
+         many-to-many matching not allowed: matching labels must be unique on one side",
+        braced(&of.matching.grouping.key(one)),
+        braced(&one.clone().into_labels()),
+        braced(&other.clone().into_labels()),
+    ))
 }
 
 /// Labels as Prometheus writes them in errors: the name is one label of all.
 fn braced(labels: &Labels) -> String {
-    let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+    let is_plain = |name: &str| {
+        name.bytes()
+            .enumerate()
+            .all(|(at, byte)| byte.is_ascii_alphabetic() || byte == b'_' || (at > 0 && byte.is_ascii_digit()))
+    };
+    let pair = |(name, value): (&str, &str)| {
+        let name = if is_plain(name) { name.to_owned() } else { quoted(name) };
+        format!("{name}={}", quoted(value))
+    };
+    let pairs: Vec<String> = labels.iter().map(pair).collect();
     format!("{{{}}}", pairs.join(", "))
 }
 
-/// One row of the many side with whichever row of the other side is there at each step: a row for each of these.
-fn combine_row(of: &Binary, many: &Row, one: &[Row], owners: &[Option<usize>]) -> Vec<Row> {
-    let mut by_owner: BTreeMap<usize, Vec<Option<f64>>> = BTreeMap::new();
-    for (step, (value, owner)) in many.values.iter().zip(owners).enumerate() {
-        let (Some(value), Some(owner)) = (*value, *owner) else { continue };
-        let Some(other) = one[owner].values[step] else { continue };
-        let (left, right) = match of.matching.cardinality {
-            Cardinality::OneToMany => (other, value),
-            Cardinality::OneToOne | Cardinality::ManyToOne => (value, other),
-        };
-        if let Some(result) = combine(of, left, right, left) {
-            by_owner.entry(owner).or_insert_with(|| vec![None; owners.len()])[step] = Some(result);
-        }
-    }
-    let row = |(owner, values): (usize, Vec<Option<f64>>)| Row {
-        labels: result_labels(of, &many.labels, &one[owner].labels),
-        values,
-    };
-    by_owner.into_iter().map(row).collect()
-}
-
-fn result_labels(of: &Binary, many: &Labels, one: &Labels) -> Labels {
-    let mut labels = if drops_name(of) { without_name(many) } else { many.clone() };
-    if of.matching.cardinality == Cardinality::OneToOne {
-        labels = match &of.matching.grouping {
-            Grouping::These(_) => of.matching.grouping.key(&labels),
-            // Unlike the matching labels themselves, the result keeps the name where the operator does.
-            Grouping::AllBut(names) => labels.without(|name| names.iter().any(|n| n == name)),
-        };
-    }
-    for name in &of.matching.include {
-        let value = one.get(name).unwrap_or("");
-        labels = labels.with(name, value);
-    }
-    if of.yields_bool { labels.without(|name| name == METRIC_NAME) } else { labels }
-}
-
 /// Refuses two results of one group at the same step, unless the many side tells them apart.
-fn check_unique(of: &Binary, rows: Vec<Row>, grid: Grid) -> Result<Vec<Row>, QueryError> {
+fn check_unique(of: &Binary, combined: &Matrix, members: &[usize]) -> Result<(), QueryError> {
     if of.matching.cardinality != Cardinality::OneToOne {
-        return merge(rows, "multiple matches for labels: grouping labels must ensure unique matches");
+        let mut rows = Matrix::new(combined.steps);
+        members.iter().for_each(|index| rows.push(combined.labels[*index].clone(), combined.row(*index)));
+        return rows.merge_same("multiple matches for labels: grouping labels must ensure unique matches");
     }
-    let mut taken = vec![false; grid.count];
-    for row in &rows {
-        for (taken, value) in taken.iter_mut().zip(&row.values) {
-            if *taken && value.is_some() {
-                return Err(QueryError::Execution(
-                    "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
-                        .to_owned(),
-                ));
+    let mut taken = vec![false; combined.steps];
+    for index in members {
+        for (taken, value) in taken.iter_mut().zip(combined.row(*index)) {
+            if *taken && is_present(*value) {
+                let what = "many-to-one matching must be explicit (group_left/group_right)";
+                return Err(QueryError::Execution(format!("multiple matches for labels: {what}")));
             }
-            *taken |= value.is_some();
+            *taken |= is_present(*value);
         }
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// `and`, `or`, `unless`: elements of the left side that have, or have not, a partner; and with `or` those without from the right.
-pub(super) fn combine_sets(of: &Binary, left: Vec<Row>, right: Vec<Row>, grid: Grid) -> Result<Vec<Row>, QueryError> {
+pub(super) fn combine_sets(of: &Binary, left: Matrix, right: Matrix) -> Result<Matrix, QueryError> {
     let (mut left, mut right) = (left, right);
-    for (_, group) in group(&of.matching.grouping, &left, &right) {
-        let in_left = any_present(group.many.iter().map(|index| &left[*index]), grid);
-        let in_right = any_present(group.one.iter().map(|index| &right[*index]), grid);
-        match of.operator {
-            Operator::And => keep(&mut left, &group.many, |step| in_right[step]),
-            Operator::Unless => keep(&mut left, &group.many, |step| !in_right[step]),
-            _ => keep(&mut right, &group.one, |step| !in_left[step]),
+    let groups = group(of, &left, &right);
+    let steps = left.steps;
+    let mut partners = vec![false; groups.count() * steps];
+    let (kept, others, kept_from, others_from) = match of.operator {
+        BinaryOperator::Or => (&mut right, &left, left.len(), 0),
+        _ => {
+            let offset = left.len();
+            (&mut left, &right, 0, offset)
+        }
+    };
+    for (index, (_, row)) in others.rows().enumerate() {
+        let group = groups.of[others_from + index];
+        for (partner, value) in partners[group * steps..(group + 1) * steps].iter_mut().zip(row) {
+            *partner |= is_present(*value);
         }
     }
-    if of.operator == Operator::Or {
-        left.extend(right);
-    }
-    merge(left, SAME_LABELS)
-}
-
-fn keep(rows: &mut [Row], indices: &[usize], keeps: impl Fn(usize) -> bool) {
-    for index in indices {
-        for (step, value) in rows[*index].values.iter_mut().enumerate() {
-            if !keeps(step) {
-                *value = None;
+    let keeps_partnered = of.operator == BinaryOperator::And;
+    for index in 0..kept.len() {
+        let group = groups.of[kept_from + index];
+        let partners = &partners[group * steps..(group + 1) * steps];
+        for (value, has_partner) in kept.row_mut(index).iter_mut().zip(partners) {
+            if *has_partner != keeps_partnered {
+                *value = ABSENT;
             }
         }
     }
+    if of.operator == BinaryOperator::Or {
+        left.labels.append(&mut right.labels);
+        left.values.append(&mut right.values);
+    }
+    left.drop_empty();
+    left.merge_same(SAME_LABELS)?;
+    Ok(left)
 }

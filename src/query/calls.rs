@@ -1,128 +1,178 @@
-//! The functions of PromQL: their names, arguments and types.
+//! The functions of PromQL: a call's arguments, and what becomes of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use promql_parser::parser::{Call as ParsedCall, Expr};
-
+use super::catalog::{self, Last};
+use super::check::{
+    Checked, EmptyMatchers, check, check_as, check_selector, is_call_step_invariant, is_step_invariant, kind_of, refuse,
+};
+use super::numbers;
+use super::syntax::{CallExpr, Expr, anchored, quoted};
+use super::tree::{Call, Direction, Kind, LabelReplace, Node, OverTime, RangeFunction, RangeSource};
 use crate::model::{Labels, METRIC_NAME};
 use crate::store::{MatchOp, Matcher};
 
-use super::lower::{anchored_regex, lower, lower_as};
-use super::numbers;
-use super::tree::{Bound, Call, Direction, Kind, Node, RangeFunction, RangeSource};
-
-/// The arguments of a call, taken one by one.
+/// The checked arguments of a call, taken one by one.
 struct Arguments<'a> {
-    call: &'a ParsedCall,
-    depth: usize,
+    call: &'a CallExpr,
+    nodes: Vec<Option<Node>>,
 }
 
 impl Arguments<'_> {
     fn len(&self) -> usize {
-        self.call.args.args.len()
+        self.nodes.len()
     }
 
-    fn get(&self, index: usize, kind: Kind) -> Result<Node, String> {
-        let name = self.call.func.name;
-        let Some(expr) = self.call.args.args.get(index) else {
-            return Err(format!(
-                "expected at least {} argument(s) in call to \"{name}\", got {}",
-                index + 1,
-                self.len()
-            ));
-        };
-        lower_as(expr, kind, &format!("call to function \"{name}\""), self.depth)
+    /// Takes an argument. The types were checked, so that there is one.
+    fn node(&mut self, index: usize) -> Node {
+        self.nodes.get_mut(index).and_then(Option::take).unwrap_or(Node::Number(f64::NAN))
     }
 
-    fn scalar(&self, index: usize) -> Result<Node, String> {
-        self.get(index, Kind::Scalar)
-    }
-
-    fn vector(&self, index: usize) -> Result<Node, String> {
-        self.get(index, Kind::Vector)
-    }
-
-    fn text(&self, index: usize) -> Result<String, String> {
-        match self.get(index, Kind::Text)? {
-            Node::Text(text) => Ok(text),
-            _ => Err(format!("expected a string literal in call to \"{}\"", self.call.func.name)),
+    fn text(&mut self, index: usize) -> String {
+        match self.node(index) {
+            Node::Text(text) => text,
+            _ => String::new(),
         }
     }
 
-    fn range(&self, index: usize) -> Result<RangeSource, String> {
-        match self.get(index, Kind::Range)? {
+    fn range(&mut self, index: usize) -> Checked<RangeSource> {
+        match self.node(index) {
             Node::Range(range) => Ok(range),
-            _ => Err(format!("expected a range vector in call to \"{}\"", self.call.func.name)),
+            _ => {
+                refuse(self.call.span.start, format!("expected a range vector in call to {}", quoted(&self.call.name)))
+            }
         }
+    }
+
+    /// Where an argument stands in notes: within parentheses, unless what is in them never changes.
+    fn at(&self, index: usize) -> usize {
+        let Some(argument) = self.call.arguments.get(index) else { return self.call.span.start };
+        let inner = argument.without_parens();
+        if matches!(inner, Expr::Subquery(_)) {
+            return 0;
+        }
+        let is_kept = is_step_invariant(argument) && !is_call_step_invariant(self.call);
+        if is_kept { argument.span().start } else { inner.span().start }
     }
 }
 
 /// Checks a call and all below it.
-pub(super) fn lower_call(parsed: &ParsedCall, depth: usize) -> Result<Node, String> {
-    let args = Arguments { call: parsed, depth };
-    check_count(parsed)?;
-    match parsed.func.name {
+pub(super) fn check_call(call: &CallExpr) -> Checked<Node> {
+    let mut args = Arguments { call, nodes: check_arguments(call)? };
+    match &*call.name {
         "time" => return Ok(Node::Time),
         "pi" => return Ok(Node::Number(std::f64::consts::PI)),
-        "start" => return Ok(Node::Bound(Bound::Start)),
-        "end" => return Ok(Node::Bound(Bound::End)),
-        "step" => return Ok(Node::Bound(Bound::Step)),
-        "range" => return Ok(Node::Bound(Bound::Span)),
         _ => {}
     }
-    if let Some(function) = math_function(parsed.func.name) {
-        return Ok(Node::Call(Box::new(Call::Map(function, args.vector(0)?))));
+    if let Some(function) = math_function(&call.name) {
+        return Ok(Node::Call(Box::new(Call::Map(function, args.node(0)))));
     }
-    if let Some(function) = calendar_function(parsed.func.name) {
-        let of = if args.len() == 0 { Node::Call(Box::new(Call::Vector(Node::Time))) } else { args.vector(0)? };
+    if let Some(function) = calendar_function(&call.name) {
+        let of = if args.len() == 0 { Node::Call(Box::new(Call::Vector(Node::Time))) } else { args.node(0) };
         return Ok(Node::Call(Box::new(Call::Map(function, of))));
     }
-    if let Some(function) = range_function(parsed.func.name) {
-        return Ok(Node::Call(Box::new(lower_range_call(function, &args)?)));
+    if let Some(function) = range_function(&call.name) {
+        return Ok(Node::Call(Box::new(range_call(function, &mut args)?)));
     }
-    let call = match parsed.func.name {
-        "clamp" => Call::Clamp { inner: args.vector(0)?, min: Some(args.scalar(1)?), max: Some(args.scalar(2)?) },
-        "clamp_min" => Call::Clamp { inner: args.vector(0)?, min: Some(args.scalar(1)?), max: None },
-        "clamp_max" => Call::Clamp { inner: args.vector(0)?, min: None, max: Some(args.scalar(1)?) },
-        "round" => {
-            let to = if args.len() > 1 { args.scalar(1)? } else { Node::Number(1.0) };
-            Call::Round { inner: args.vector(0)?, to }
-        }
-        "timestamp" => Call::Timestamp(args.vector(0)?),
-        "scalar" => Call::Scalar(args.vector(0)?),
-        "vector" => Call::Vector(args.scalar(0)?),
-        "absent" => Call::Absent { inner: args.vector(0)?, labels: absent_labels(parsed, depth)? },
-        "absent_over_time" => Call::AbsentOverTime { range: args.range(0)?, labels: absent_labels(parsed, depth)? },
-        "sort" => Call::Sort { inner: args.vector(0)?, direction: Direction::Ascending },
-        "sort_desc" => Call::Sort { inner: args.vector(0)?, direction: Direction::Descending },
-        "sort_by_label" => lower_sort_by_label(&args, Direction::Ascending)?,
-        "sort_by_label_desc" => lower_sort_by_label(&args, Direction::Descending)?,
-        "label_replace" => lower_label_replace(&args)?,
-        "label_join" => lower_label_join(&args)?,
-        "histogram_quantile" => Call::HistogramQuantile { quantile: args.scalar(0)?, inner: args.vector(1)? },
-        "histogram_fraction" => {
-            Call::HistogramFraction { lower: args.scalar(0)?, upper: args.scalar(1)?, inner: args.vector(2)? }
-        }
-        name => return Err(format!("function \"{name}\" is not supported")),
-    };
-    Ok(Node::Call(Box::new(call)))
+    Ok(Node::Call(Box::new(other_call(&mut args)?)))
 }
 
-fn check_count(parsed: &ParsedCall) -> Result<(), String> {
-    let (name, types, actual) = (parsed.func.name, parsed.func.arg_types.len(), parsed.args.args.len());
-    let (min, max) = match parsed.func.variadic {
-        0 => (types, types),
-        // `variadic` counts the optional arguments, which begin with the last type.
-        optional if optional > 0 => (types - 1, types - 1 + usize::try_from(optional).unwrap_or(0)),
-        _ => (types - 1, usize::MAX),
+fn other_call(args: &mut Arguments<'_>) -> Checked<Call> {
+    let call = args.call;
+    Ok(match &*call.name {
+        "clamp" => Call::Clamp { inner: args.node(0), min: Some(args.node(1)), max: Some(args.node(2)) },
+        "clamp_min" => Call::Clamp { inner: args.node(0), min: Some(args.node(1)), max: None },
+        "clamp_max" => Call::Clamp { inner: args.node(0), min: None, max: Some(args.node(1)) },
+        "round" => {
+            let to = if args.len() > 1 { args.node(1) } else { Node::Number(1.0) };
+            Call::Round { inner: args.node(0), to }
+        }
+        "timestamp" => Call::Timestamp(args.node(0)),
+        "scalar" => Call::Scalar(args.node(0)),
+        "vector" => Call::Vector(args.node(0)),
+        "absent" => Call::Absent { inner: args.node(0), labels: absent_labels(call) },
+        "absent_over_time" => Call::AbsentOverTime { range: args.range(0)?, labels: absent_labels(call) },
+        "sort" => Call::Sort { inner: args.node(0), direction: Direction::Ascending },
+        "sort_desc" => Call::Sort { inner: args.node(0), direction: Direction::Descending },
+        "sort_by_label" => sort_by_label(args, Direction::Ascending),
+        "sort_by_label_desc" => sort_by_label(args, Direction::Descending),
+        "label_replace" => {
+            let pattern = args.text(4);
+            let regex = anchored(&pattern).ok();
+            let (target, template, source) = (args.text(1), args.text(2), args.text(3));
+            Call::LabelReplace(LabelReplace { inner: args.node(0), target, template, source, pattern, regex })
+        }
+        "label_join" => {
+            let sources = (3..args.len()).map(|index| args.text(index)).collect();
+            Call::LabelJoin { inner: args.node(0), target: args.text(1), separator: args.text(2), sources }
+        }
+        "histogram_quantile" => {
+            let (quantile_at, inner_at) = (args.at(0), args.at(1));
+            Call::HistogramQuantile { quantile: args.node(0), quantile_at, inner: args.node(1), inner_at }
+        }
+        "histogram_fraction" => {
+            let inner_at = args.at(2);
+            Call::HistogramFraction { lower: args.node(0), upper: args.node(1), inner: args.node(2), inner_at }
+        }
+        "info" => Call::Info { inner: args.node(0), matchers: info_matchers(call)? },
+        // histogram_avg, histogram_count, …: of native histograms alone.
+        _ => Call::NothingOf(args.node(0)),
+    })
+}
+
+/// Checks how many arguments there are, and their types.
+fn check_arguments(call: &CallExpr) -> Checked<Vec<Option<Node>>> {
+    let (name, at, actual) = (quoted(&call.name), call.span.start, call.arguments.len());
+    let Some(function) = catalog::function(&call.name) else {
+        return refuse(at, format!("unknown function with name {name}"));
     };
-    if actual < min {
-        return Err(format!("expected at least {min} argument(s) in call to \"{name}\", got {actual}"));
+    let types = function.arguments.len();
+    let few = match function.last {
+        Last::Once if actual != types => Some(format!("expected {types} argument(s) in call to {name}, got {actual}")),
+        Last::OnceOrNot | Last::AnyTimes if actual + 1 < types => {
+            Some(format!("expected at least {} argument(s) in call to {name}, got {actual}", types - 1))
+        }
+        Last::OnceOrNot if actual > types => {
+            Some(format!("expected at most {types} argument(s) in call to {name}, got {actual}"))
+        }
+        _ => None,
+    };
+    if let Some(message) = few {
+        return refuse(at, message);
     }
-    if actual > max {
-        return Err(format!("expected at most {max} argument(s) in call to \"{name}\", got {actual}"));
+    let place = format!("call to function {name}");
+    if call.name == "info" && actual > 1 {
+        return check_info(call, &place);
     }
-    Ok(())
+    let mut nodes = Vec::with_capacity(actual);
+    for (index, argument) in call.arguments.iter().enumerate() {
+        let kind = function.arguments[index.min(types.saturating_sub(1))];
+        nodes.push(Some(check_as(argument, kind, &place)?));
+    }
+    Ok(nodes)
+}
+
+/// The second argument of `info` is a selector without a name, which may select everything.
+fn check_info(call: &CallExpr, place: &str) -> Checked<Vec<Option<Node>>> {
+    let selector = &call.arguments[1];
+    let (at, got) = (call.span.start, kind_of(selector));
+    if got != Kind::Vector {
+        return refuse(at, format!("expected type instant vector in {place}, got {}", got.name()));
+    }
+    let Expr::Selector(parsed) = selector else {
+        return refuse(selector.span().start, "expected label selectors only");
+    };
+    if parsed.name.is_some() {
+        return refuse(parsed.span.start, "expected label selectors only, got vector selector instead");
+    }
+    Ok(vec![Some(check_as(&call.arguments[0], Kind::Vector, place)?)])
+}
+
+fn info_matchers(call: &CallExpr) -> Checked<Vec<Matcher>> {
+    match call.arguments.get(1) {
+        Some(Expr::Selector(selector)) => Ok(check_selector(selector, EmptyMatchers::Allowed)?.matchers),
+        _ => Ok(Vec::new()),
+    }
 }
 
 fn math_function(name: &str) -> Option<fn(f64) -> f64> {
@@ -200,51 +250,31 @@ fn range_function(name: &str) -> Option<RangeFunction> {
     })
 }
 
-fn lower_range_call(function: RangeFunction, args: &Arguments<'_>) -> Result<Call, String> {
+fn range_call(function: RangeFunction, args: &mut Arguments<'_>) -> Checked<Call> {
+    let at = args.at(0);
     let (range, parameters) = match function {
-        RangeFunction::Quantile => (args.range(1)?, vec![args.scalar(0)?]),
-        RangeFunction::PredictLinear => (args.range(0)?, vec![args.scalar(1)?]),
-        RangeFunction::Smoothing => (args.range(0)?, vec![args.scalar(1)?, args.scalar(2)?]),
+        RangeFunction::Quantile => (args.range(1)?, vec![args.node(0)]),
+        RangeFunction::PredictLinear => (args.range(0)?, vec![args.node(1)]),
+        RangeFunction::Smoothing => (args.range(0)?, vec![args.node(1), args.node(2)]),
         _ => (args.range(0)?, Vec::new()),
     };
-    Ok(Call::OverTime { function, range, parameters })
+    Ok(Call::OverTime(OverTime { function, range, parameters, at }))
 }
 
-fn lower_sort_by_label(args: &Arguments<'_>, direction: Direction) -> Result<Call, String> {
-    let names = (1..args.len()).map(|index| args.text(index)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Call::SortByLabel { inner: args.vector(0)?, names, direction })
-}
-
-fn lower_label_replace(args: &Arguments<'_>) -> Result<Call, String> {
-    let (target, pattern) = (args.text(1)?, args.text(4)?);
-    if target.is_empty() {
-        return Err("invalid destination label name in label_replace(): \"\"".to_owned());
-    }
-    let regex =
-        anchored_regex(&pattern).map_err(|_| format!("invalid regular expression in label_replace(): {pattern}"))?;
-    Ok(Call::LabelReplace { inner: args.vector(0)?, target, template: args.text(2)?, source: args.text(3)?, regex })
-}
-
-fn lower_label_join(args: &Arguments<'_>) -> Result<Call, String> {
-    let target = args.text(1)?;
-    if target.is_empty() {
-        return Err("invalid destination label name in label_join(): \"\"".to_owned());
-    }
-    let sources = (3..args.len()).map(|index| args.text(index)).collect::<Result<Vec<_>, _>>()?;
-    if sources.iter().any(String::is_empty) {
-        return Err("invalid source label name in label_join(): \"\"".to_owned());
-    }
-    Ok(Call::LabelJoin { inner: args.vector(0)?, target, separator: args.text(2)?, sources })
+fn sort_by_label(args: &mut Arguments<'_>, direction: Direction) -> Call {
+    let names = (1..args.len()).map(|index| args.text(index)).collect();
+    Call::SortByLabel { inner: args.node(0), names, direction }
 }
 
 /// What is known of the labels of series that are absent: those that the selector asks for by equality, once.
-fn absent_labels(parsed: &ParsedCall, depth: usize) -> Result<Labels, String> {
-    let node = match parsed.args.args.first().map(|argument| &**argument) {
-        Some(expr @ (Expr::VectorSelector(_) | Expr::MatrixSelector(_) | Expr::Paren(_))) => lower(expr, depth + 1)?,
-        _ => return Ok(Labels::default()),
-    };
-    let (Node::Selector(selector) | Node::Range(RangeSource::Selector { selector, .. })) = &node else {
-        return Ok(Labels::default());
+fn absent_labels(call: &CallExpr) -> Labels {
+    let Some(argument) = call.arguments.first() else { return Labels::default() };
+    // As in Prometheus, parentheses around what never changes hide the selector.
+    let is_hidden =
+        matches!(argument, Expr::Paren { .. }) && is_step_invariant(argument) && !is_call_step_invariant(call);
+    let node = if is_hidden { None } else { check(argument).ok() };
+    let (Some(Node::Selector(selector)) | Some(Node::Range(RangeSource::Selector { selector, .. }))) = &node else {
+        return Labels::default();
     };
     let mut known: BTreeMap<&str, &str> = BTreeMap::new();
     let mut seen: BTreeSet<&str> = BTreeSet::new();
@@ -255,5 +285,5 @@ fn absent_labels(parsed: &ParsedCall, depth: usize) -> Result<Labels, String> {
             known.remove(name.as_str());
         }
     }
-    Ok(Labels::new(known))
+    Labels::new(known)
 }

@@ -2,98 +2,106 @@
 
 use regex::Regex;
 
-use crate::model::Labels;
-
-use super::eval::{Grid, Row, without_name};
+use super::matrix::{ABSENT, LabelSet, Matrix, is_present};
 use super::numbers;
 use super::tree::Direction;
+use crate::model::Labels;
 
-/// A function of each value; the metric's name goes.
-pub(super) fn map(rows: Vec<Row>, function: impl Fn(f64) -> f64) -> Vec<Row> {
-    map_steps(rows, |_, value| Some(function(value)))
-}
-
-fn map_steps(rows: Vec<Row>, function: impl Fn(usize, f64) -> Option<f64>) -> Vec<Row> {
-    let mut rows = rows;
-    for row in &mut rows {
-        row.labels = without_name(&row.labels);
-        for (step, value) in row.values.iter_mut().enumerate() {
-            *value = value.and_then(|value| function(step, value));
+/// A function of each value there is and its step, which yields [`ABSENT`] for none.
+pub(super) fn map_steps(matrix: &mut Matrix, function: impl Fn(usize, f64) -> f64) {
+    for row in matrix.values.chunks_mut(matrix.steps.max(1)) {
+        for (step, value) in row.iter_mut().enumerate() {
+            if is_present(*value) {
+                *value = function(step, *value);
+            }
         }
     }
-    rows
 }
 
 /// Values held between bounds; nothing where the lower bound is above the upper one.
-pub(super) fn clamp(rows: Vec<Row>, min: Option<&[f64]>, max: Option<&[f64]>) -> Vec<Row> {
-    map_steps(rows, |step, value| {
-        let (min, max) = (min.map(|bounds| bounds[step]), max.map(|bounds| bounds[step]));
-        if let (Some(min), Some(max)) = (min, max)
-            && max < min
-        {
-            return None;
-        }
-        let capped = max.map_or(value, |max| numbers::lesser(max, value));
-        Some(min.map_or(capped, |min| numbers::greater(min, capped)))
-    })
+pub(super) fn clamp(matrix: &mut Matrix, min: Option<&[f64]>, max: Option<&[f64]>) {
+    map_steps(matrix, |step, value| {
+        let min = min.map_or(f64::NEG_INFINITY, |bounds| bounds[step]);
+        let max = max.map_or(f64::INFINITY, |bounds| bounds[step]);
+        if max < min { ABSENT } else { numbers::greater(min, numbers::lesser(max, value)) }
+    });
 }
 
 /// Values rounded to the nearest multiple of `to`; halves go up.
-pub(super) fn round(rows: Vec<Row>, to: &[f64]) -> Vec<Row> {
+pub(super) fn round(matrix: &mut Matrix, to: &[f64]) {
     // Dividing by the inverse keeps multiples of 0.1 and the like exact.
-    map_steps(rows, |step, value| {
+    map_steps(matrix, |step, value| {
         let inverse = 1.0 / to[step];
-        Some((value * inverse + 0.5).floor() / inverse)
-    })
+        (value * inverse + 0.5).floor() / inverse
+    });
 }
 
 /// The value of the only element at each step; NaN where there are none or several.
-pub(super) fn scalar(rows: &[Row], grid: Grid) -> Vec<f64> {
-    let only = |step: usize| {
-        let mut present = rows.iter().filter_map(|row| row.values[step]);
-        match (present.next(), present.next()) {
-            (Some(value), None) => value,
-            _ => f64::NAN,
+pub(super) fn scalar(matrix: &Matrix) -> Vec<f64> {
+    let mut values = vec![f64::NAN; matrix.steps];
+    let mut counts = vec![0_usize; matrix.steps];
+    for (_, row) in matrix.rows() {
+        for (step, value) in row.iter().enumerate().filter(|(_, value)| is_present(**value)) {
+            counts[step] += 1;
+            values[step] = if counts[step] == 1 { *value } else { f64::NAN };
         }
-    };
-    (0..grid.count).map(only).collect()
-}
-
-/// An element of the value 1 where no row has a value.
-pub(super) fn absent(rows: &[Row], labels: &Labels, grid: Grid) -> Vec<Row> {
-    let is_absent = |step: usize| rows.iter().all(|row| row.values[step].is_none());
-    let values = (0..grid.count).map(|step| is_absent(step).then_some(1.0)).collect();
-    vec![Row { labels: labels.clone(), values }]
-}
-
-/// Rows in the order of their values, NaN last; only the answer of an instant query has an order.
-pub(super) fn sort(rows: Vec<Row>, direction: Direction, grid: Grid) -> Vec<Row> {
-    let mut rows = rows;
-    if grid.count == 1 {
-        let value = |row: &Row| row.values[0].unwrap_or(f64::NAN);
-        rows.sort_by(|a, b| {
-            let (a, b) = (value(a), value(b));
-            let by_value = match direction {
-                Direction::Ascending => numbers::compare(a, b),
-                Direction::Descending => numbers::compare(b, a),
-            };
-            a.is_nan().cmp(&b.is_nan()).then(by_value)
-        });
     }
-    rows
+    values
 }
 
-/// Rows in the natural order of the values of labels, then of all labels.
-pub(super) fn sort_by_label(rows: Vec<Row>, names: &[String], direction: Direction) -> Vec<Row> {
-    let mut rows = rows;
-    rows.sort_by(|a, b| {
-        let by_names =
-            names.iter().map(|name| natural_order(a.labels.get(name).unwrap_or(""), b.labels.get(name).unwrap_or("")));
+/// An element of the value 1 where no series has a value.
+pub(super) fn absent(matrix: &Matrix, labels: &Labels) -> Matrix {
+    let mut values = vec![1.0; matrix.steps];
+    for (_, row) in matrix.rows() {
+        for (absent, value) in values.iter_mut().zip(row) {
+            if is_present(*value) {
+                *absent = ABSENT;
+            }
+        }
+    }
+    let mut answer = Matrix::new(matrix.steps);
+    answer.push(LabelSet::new(labels.clone()), &values);
+    answer
+}
+
+/// Series in another order, each index once.
+fn reorder(matrix: &mut Matrix, order: &[usize]) {
+    let mut sorted = Matrix::new(matrix.steps);
+    for index in order {
+        sorted.labels.push(matrix.labels[*index].clone());
+        sorted.values.extend_from_slice(matrix.row(*index));
+    }
+    *matrix = sorted;
+}
+
+/// Series in the order of their values, NaN last; only the answer of an instant query has an order.
+pub(super) fn sort(matrix: &mut Matrix, direction: Direction) {
+    if matrix.steps != 1 {
+        return;
+    }
+    let mut order: Vec<usize> = (0..matrix.len()).collect();
+    order.sort_by(|a, b| {
+        let (a, b) = (matrix.values[*a], matrix.values[*b]);
+        let by_value = match direction {
+            Direction::Ascending => numbers::compare(a, b),
+            Direction::Descending => numbers::compare(b, a),
+        };
+        a.is_nan().cmp(&b.is_nan()).then(by_value)
+    });
+    reorder(matrix, &order);
+}
+
+/// Series in the natural order of the values of labels, then of all labels.
+pub(super) fn sort_by_label(matrix: &mut Matrix, names: &[String], direction: Direction) {
+    let mut order: Vec<usize> = (0..matrix.len()).collect();
+    order.sort_by(|a, b| {
+        let (a, b) = (&matrix.labels[*a], &matrix.labels[*b]);
+        let by_names = names.iter().map(|name| natural_order(a.get(name), b.get(name)));
         let order = by_names.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then);
-        let order = order.then_with(|| a.labels.cmp(&b.labels));
+        let order = order.then_with(|| a.cmp(b));
         if direction == Direction::Ascending { order } else { order.reverse() }
     });
-    rows
+    reorder(matrix, &order);
 }
 
 /// An order in which `a2` comes before `a10`: runs of digits compare as numbers.
@@ -123,23 +131,19 @@ fn digits(text: &str) -> usize {
 }
 
 /// Sets a label from another one where a regular expression matches all of that.
-pub(super) fn label_replace(rows: Vec<Row>, target: &str, template: &str, source: &str, regex: &Regex) -> Vec<Row> {
-    let mut rows = rows;
-    for row in &mut rows {
-        let Some(captures) = regex.captures(row.labels.get(source).unwrap_or("")) else { continue };
+pub(super) fn label_replace(matrix: &mut Matrix, target: &str, template: &str, source: &str, regex: &Regex) {
+    for labels in &mut matrix.labels {
+        let Some(captures) = regex.captures(labels.get(source)) else { continue };
         let mut value = String::new();
         captures.expand(template, &mut value);
-        row.labels = row.labels.with(target, &value);
+        *labels = labels.with(target, &value);
     }
-    rows
 }
 
 /// Sets a label to the values of others with a separator between them.
-pub(super) fn label_join(rows: Vec<Row>, target: &str, separator: &str, sources: &[String]) -> Vec<Row> {
-    let mut rows = rows;
-    for row in &mut rows {
-        let values: Vec<&str> = sources.iter().map(|name| row.labels.get(name).unwrap_or("")).collect();
-        row.labels = row.labels.with(target, &values.join(separator));
+pub(super) fn label_join(matrix: &mut Matrix, target: &str, separator: &str, sources: &[String]) {
+    for labels in &mut matrix.labels {
+        let values: Vec<&str> = sources.iter().map(|name| labels.get(name)).collect();
+        *labels = labels.with(target, &values.join(separator));
     }
-    rows
 }

@@ -1,11 +1,11 @@
 //! Quantiles and shares from classic histograms: cumulative counts under the label `le`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::hash::Hasher as _;
 
-use crate::model::{Labels, METRIC_NAME};
-
-use super::eval::{Row, without_name};
+use super::matrix::{ABSENT, Groups, LabelSet, Matrix, is_present};
+use super::notes::Notes;
 use super::numbers;
+use crate::model::METRIC_NAME;
 
 /// The label of a bucket's upper bound.
 const BOUND: &str = "le";
@@ -21,119 +21,125 @@ struct Bucket {
 
 /// The buckets of one histogram.
 struct Histogram {
-    name: String,
-    labels: Labels,
-    /// Bounds with their row, lowest first.
+    labels: LabelSet,
+    /// Bounds with their series, lowest first.
     buckets: Vec<(f64, usize)>,
 }
 
-/// Warns of a quantile that is none.
-pub(super) fn warn_of_quantile(quantile: f64, warnings: &mut BTreeSet<String>) {
-    if !(0.0..=1.0).contains(&quantile) {
-        let text = numbers::format(quantile);
-        warnings.insert(format!("PromQL warning: quantile value should be between 0 and 1, got {text}"));
-    }
-}
-
-/// `histogram_quantile`: a row for each histogram.
-pub(super) fn quantiles(
-    rows: Vec<Row>,
-    quantiles: &[f64],
-    warnings: &mut BTreeSet<String>,
-    infos: &mut BTreeSet<String>,
-) -> Vec<Row> {
-    quantiles.iter().for_each(|quantile| warn_of_quantile(*quantile, warnings));
-    let histograms = group(&rows, warnings);
-    let mut answer = Vec::with_capacity(histograms.len());
-    for histogram in histograms {
-        let value = |(step, quantile): (usize, &f64)| {
-            let buckets = buckets_at(&histogram, &rows, step)?;
-            let (value, repaired) = quantile_of(*quantile, buckets);
-            if repaired {
-                infos.insert(format!(
-                    "PromQL info: input to histogram_quantile needed to be fixed for monotonicity (see \
-                     https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile) for metric name {:?}",
-                    histogram.name
-                ));
+/// `histogram_quantile`: a series for each histogram. The positions are those of the quantile and of the buckets.
+pub(super) fn quantiles(matrix: &Matrix, quantiles: &[f64], at: (usize, usize), notes: &mut Notes) -> Matrix {
+    quantiles.iter().for_each(|quantile| notes.check_quantile(*quantile, at.0));
+    each_histogram(matrix, at.1, notes, |histogram, notes, values| {
+        // As in Prometheus the metric's name is known at the first step alone.
+        let mut name = histogram.labels.get(METRIC_NAME);
+        let mut buckets = Vec::new();
+        for (step, quantile) in quantiles.iter().enumerate() {
+            collect_buckets(histogram, matrix, step, &mut buckets);
+            if buckets.is_empty() {
+                values.push(ABSENT);
+                continue;
             }
-            Some(value)
-        };
-        let values = quantiles.iter().enumerate().map(value).collect();
-        answer.push(Row { labels: histogram.labels.clone(), values });
-    }
-    answer
+            let (value, repaired) = quantile_of(*quantile, &mut buckets);
+            if repaired {
+                notes.inform_of_repair(name, at.1);
+            }
+            name = "";
+            values.push(value);
+        }
+    })
 }
 
 /// `histogram_fraction`: the share of observations between two bounds, for each histogram.
-pub(super) fn fractions(rows: Vec<Row>, lower: &[f64], upper: &[f64], warnings: &mut BTreeSet<String>) -> Vec<Row> {
-    let histograms = group(&rows, warnings);
-    let mut answer = Vec::with_capacity(histograms.len());
-    for histogram in histograms {
-        let bounds = lower.iter().zip(upper).enumerate();
-        let value = |(step, (lower, upper)): (usize, (&f64, &f64))| {
-            buckets_at(&histogram, &rows, step).map(|buckets| fraction_of(*lower, *upper, buckets))
-        };
-        answer.push(Row { labels: histogram.labels.clone(), values: bounds.map(value).collect() });
+pub(super) fn fractions(matrix: &Matrix, lower: &[f64], upper: &[f64], at: usize, notes: &mut Notes) -> Matrix {
+    each_histogram(matrix, at, notes, |histogram, _, values| {
+        let mut buckets = Vec::new();
+        for (step, (lower, upper)) in lower.iter().zip(upper).enumerate() {
+            collect_buckets(histogram, matrix, step, &mut buckets);
+            values.push(if buckets.is_empty() { ABSENT } else { fraction_of(*lower, *upper, &buckets) });
+        }
+    })
+}
+
+fn each_histogram(
+    matrix: &Matrix,
+    at: usize,
+    notes: &mut Notes,
+    evaluate: impl Fn(&Histogram, &mut Notes, &mut Vec<f64>),
+) -> Matrix {
+    let mut answer = Matrix::new(matrix.steps);
+    for histogram in histograms(matrix, at, notes) {
+        evaluate(&histogram, notes, &mut answer.values);
+        answer.labels.push(histogram.labels);
     }
     answer
 }
 
-/// The histograms among rows, each by its labels but for the bound.
-fn group(rows: &[Row], warnings: &mut BTreeSet<String>) -> Vec<Histogram> {
-    let mut histograms: Vec<Histogram> = Vec::new();
-    let mut places: HashMap<Labels, usize> = HashMap::new();
-    for (index, row) in rows.iter().enumerate() {
-        let text = row.labels.get(BOUND).unwrap_or("");
-        let Some(bound) = numbers::parse(text) else {
-            warnings.insert(format!(
-                "PromQL warning: bucket label {BOUND:?} is missing or has a malformed value of {text:?} for metric name {:?}",
-                row.labels.metric_name()
-            ));
-            continue;
-        };
-        let key = row.labels.without(|name| name == BOUND);
-        let place = *places.entry(key.clone()).or_insert(histograms.len());
-        if place == histograms.len() {
-            let name = key.get(METRIC_NAME).unwrap_or("").to_owned();
-            histograms.push(Histogram { name, labels: without_name(&key), buckets: Vec::new() });
+/// The histograms among series, each by its labels but for the bound.
+fn histograms(matrix: &Matrix, at: usize, notes: &mut Notes) -> Vec<Histogram> {
+    let others =
+        |labels: &'_ LabelSet| labels.pairs().filter(|(name, _)| &**name != BOUND).cloned().collect::<Vec<_>>();
+    let groups = Groups::by(
+        &matrix.labels,
+        |labels, hasher| {
+            for (name, value) in labels.pairs().filter(|(name, _)| &**name != BOUND) {
+                hasher.write(name.as_bytes());
+                hasher.write(value.as_bytes());
+            }
+        },
+        |a, b| {
+            let of = |(name, _): &&(std::sync::Arc<str>, std::sync::Arc<str>)| &**name != BOUND;
+            a.pairs().filter(of).eq(b.pairs().filter(of))
+        },
+    );
+    let first = |index: &usize| LabelSet::new(crate::model::Labels::from_sorted(others(&matrix.labels[*index])));
+    let mut histograms: Vec<Histogram> =
+        groups.first.iter().map(|index| Histogram { labels: first(index), buckets: Vec::new() }).collect();
+    for (index, (labels, group)) in matrix.labels.iter().zip(&groups.of).enumerate() {
+        let text = labels.get(BOUND);
+        match numbers::parse(text) {
+            Some(bound) => histograms[*group].buckets.push((bound, index)),
+            None => notes.warn_of_bucket(labels.get(METRIC_NAME), text, at),
         }
-        histograms[place].buckets.push((bound, index));
     }
-    for histogram in &mut histograms {
-        histogram.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
-    }
+    histograms.retain(|histogram| !histogram.buckets.is_empty());
+    histograms.iter_mut().for_each(|histogram| histogram.buckets.sort_by(|a, b| a.0.total_cmp(&b.0)));
     histograms
 }
 
-/// The buckets that have a value at a step; those with the same bound are one. Nothing where there are none.
-fn buckets_at(histogram: &Histogram, rows: &[Row], step: usize) -> Option<Vec<Bucket>> {
-    let mut buckets: Vec<Bucket> = Vec::with_capacity(histogram.buckets.len());
-    for (bound, row) in &histogram.buckets {
-        let Some(count) = rows[*row].values[step] else { continue };
+/// The buckets that have a value at a step; those with the same bound are one.
+fn collect_buckets(histogram: &Histogram, matrix: &Matrix, step: usize, buckets: &mut Vec<Bucket>) {
+    buckets.clear();
+    for (bound, series) in &histogram.buckets {
+        let count = matrix.values[series * matrix.steps + step];
+        if !is_present(count) {
+            continue;
+        }
         match buckets.last_mut() {
             Some(last) if numbers::same(last.bound, *bound) => last.count += count,
             _ => buckets.push(Bucket { bound: *bound, count }),
         }
     }
-    if buckets.is_empty() { None } else { Some(buckets) }
 }
 
 /// The quantile by linear interpolation in the bucket where it lies, and whether falling counts had to be repaired.
-fn quantile_of(quantile: f64, mut buckets: Vec<Bucket>) -> (f64, bool) {
+fn quantile_of(quantile: f64, buckets: &mut [Bucket]) -> (f64, bool) {
     if !(0.0..=1.0).contains(&quantile) {
         return (if quantile < 0.0 { f64::NEG_INFINITY } else { quantile * f64::INFINITY }, false);
     }
-    if !is_complete(&buckets) {
+    if !is_complete(buckets) {
         return (f64::NAN, false);
     }
-    let repaired = make_monotonic(&mut buckets);
+    let repaired = make_monotonic(buckets);
     let highest = buckets.len() - 1;
+    if highest == 0 {
+        return (f64::NAN, false);
+    }
     let observations = buckets[highest].count;
-    if highest == 0 || numbers::same(observations, 0.0) {
-        return (f64::NAN, repaired);
+    if numbers::same(observations, 0.0) {
+        return (f64::NAN, false);
     }
     let rank = quantile * observations;
-    let place = buckets[..highest].partition_point(|bucket| bucket.count.is_nan() || bucket.count < rank);
+    let place = first_with(highest, |index| buckets[index].count >= rank);
     if place == highest {
         return (buckets[highest - 1].bound, repaired);
     }
@@ -144,6 +150,20 @@ fn quantile_of(quantile: f64, mut buckets: Vec<Bucket>) -> (f64, bool) {
     let below = if place == 0 { Bucket { bound: 0.0, count: 0.0 } } else { buckets[place - 1] };
     let share = (rank - below.count) / (bucket.count - below.count);
     (below.bound + (bucket.bound - below.bound) * share, repaired)
+}
+
+/// The first index for which something holds, by bisection, or `len`; where it holds now and then, the one that Go finds.
+fn first_with(len: usize, holds: impl Fn(usize) -> bool) -> usize {
+    let (mut from, mut to) = (0, len);
+    while from < to {
+        let middle = usize::midpoint(from, to);
+        if holds(middle) {
+            to = middle;
+        } else {
+            from = middle + 1;
+        }
+    }
+    from
 }
 
 /// Whether the highest bucket takes everything.
@@ -181,11 +201,10 @@ fn nearly_same(a: f64, b: f64) -> bool {
 }
 
 /// The share of observations between two bounds, by linear interpolation within buckets.
-fn fraction_of(lower: f64, upper: f64, mut buckets: Vec<Bucket>) -> f64 {
-    if !is_complete(&buckets) || lower.is_nan() || upper.is_nan() {
+fn fraction_of(lower: f64, upper: f64, buckets: &[Bucket]) -> f64 {
+    if !is_complete(buckets) || lower.is_nan() || upper.is_nan() {
         return f64::NAN;
     }
-    make_monotonic(&mut buckets);
     let count = buckets[buckets.len() - 1].count;
     if numbers::same(count, 0.0) {
         return f64::NAN;
@@ -193,23 +212,22 @@ fn fraction_of(lower: f64, upper: f64, mut buckets: Vec<Bucket>) -> f64 {
     if lower >= upper {
         return 0.0;
     }
-    if buckets.len() < 2 {
-        return f64::NAN;
-    }
-    (rank_of(upper, &buckets) - rank_of(lower, &buckets)) / count
+    (rank_of(upper, buckets, count) - rank_of(lower, buckets, count)) / count
 }
 
-/// How many observations are at or below a value.
-fn rank_of(value: f64, buckets: &[Bucket]) -> f64 {
-    let place = buckets.partition_point(|bucket| bucket.bound <= value);
-    let Some(bucket) = buckets.get(place) else { return buckets[buckets.len() - 1].count };
-    let below = match place {
-        0 if bucket.bound > 0.0 => Bucket { bound: 0.0, count: 0.0 },
-        0 => Bucket { bound: f64::NEG_INFINITY, count: 0.0 },
-        _ => buckets[place - 1],
-    };
-    if value <= below.bound || below.bound.is_infinite() || bucket.bound.is_infinite() {
-        return below.count;
+/// How many observations are at or below a value, of `count` in all.
+fn rank_of(value: f64, buckets: &[Bucket], count: f64) -> f64 {
+    let mut below = Bucket { bound: f64::NEG_INFINITY, count: 0.0 };
+    for bucket in buckets {
+        if below.bound >= value {
+            return if below.count > count { count } else { below.count };
+        }
+        if bucket.bound > value {
+            let share = (value - below.bound) / (bucket.bound - below.bound);
+            let rank = below.count + (bucket.count - below.count) * share;
+            return if rank > count { count } else { rank };
+        }
+        below = *bucket;
     }
-    below.count + (bucket.count - below.count) * (value - below.bound) / (bucket.bound - below.bound)
+    count
 }

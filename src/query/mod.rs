@@ -1,20 +1,20 @@
-//! PromQL as Prometheus 3 evaluates it: float samples and classic histograms.
+//! PromQL as Prometheus 3.5 evaluates it: float samples and classic histograms.
 //!
 //! ```text
-//! text ── lower (parser crate, limits) ──▶ tree (checked) ── eval ──▶ Answer ── json ──▶ Prometheus's `data`
-//!                                               │              ├ binary, aggregate
-//!                                        reach, matcher_sets   └ windows, functions, histogram
+//! text ── syntax ──▶ Expr ── check, calls ──▶ tree ── eval ──▶ Answer ── json ──▶ Prometheus's `data`
+//!         (as it was written)    (checked)     │ ├ binary, aggregate, choice
+//!                              reach, matcher_sets └ windows, functions, histogram, info
 //! ```
 //!
-//! An expression is evaluated node by node, each for all steps at once: a selector reads the store once a query.
-//! Ranges and the lookback are open on the left. Any text either fails to parse or evaluates or fails; nothing panics.
+//! An expression is evaluated node by node, each for all steps at once, series by series in one column of numbers
+//! (`matrix`): a selector reads the store once a query. Ranges and the lookback are open on the left. Any text either fails to
+//! parse or evaluates or fails; nothing panics. Errors, warnings and infos have Prometheus's words and places.
 //!
-//! Not here: native histograms and their functions, `info()`, `limit_ratio`, `fill` modifiers, `or` between matchers. They are
-//! refused when parsed.
+//! Not here: native histograms, of which there are none in the store.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::model::{Labels, Millis, Sample, Timestamp};
 use crate::store::{Matcher, Store};
@@ -22,19 +22,28 @@ use crate::store::{Matcher, Store};
 mod aggregate;
 mod binary;
 mod calls;
+mod catalog;
+mod check;
+mod choice;
 mod eval;
 mod functions;
 mod histogram;
+mod info;
 pub mod json;
-mod lower;
+mod matrix;
+mod notes;
 mod numbers;
+pub mod syntax;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod windows;
 
-use eval::{Evaluator, Grid, Row};
-use tree::{Call, Kind, Node, RangeSource};
+use check::CheckError;
+use eval::{Evaluator, Grid};
+use matrix::{Matrix, is_present};
+use syntax::{Features, ParseError};
+use tree::{Call, Kind, Node, OverTime, RangeSource};
 
 /// How far back an instant selector looks, unless [`Settings::lookback`] says otherwise.
 const LOOKBACK: Millis = Millis(5 * Millis::MINUTE.0);
@@ -42,8 +51,8 @@ const LOOKBACK: Millis = Millis(5 * Millis::MINUTE.0);
 /// A parsed and checked PromQL expression. Cheap to clone.
 #[derive(Clone)]
 pub struct Query {
-    text: String,
-    expr: promql_parser::parser::Expr,
+    text: Arc<str>,
+    expr: Arc<syntax::Expr>,
     node: Arc<Node>,
 }
 
@@ -57,11 +66,23 @@ impl Query {
     /// Parses an expression and checks its types.
     ///
     /// # Errors
-    /// What is wrong, where the text is no PromQL, mixes types, uses what is not supported, or is beyond the limits on
-    /// length, nesting, and the size and number of regular expressions.
+    /// What is wrong and where, where the text is no PromQL, mixes types, uses what is not enabled ([`enable`]), or is beyond the
+    /// limits on length, nesting, and the size and number of regular expressions.
     pub fn parse(text: &str) -> Result<Query, QueryError> {
-        let (expr, node) = lower::parse(text).map_err(QueryError::Parse)?;
-        Ok(Query { text: text.to_owned(), expr, node: Arc::new(node) })
+        Query::parse_with(text, enabled())
+    }
+
+    fn parse_with(text: &str, features: Features) -> Result<Query, QueryError> {
+        let placed = |ParseError { at, message }: ParseError| {
+            let place = if text.is_empty() { "unknown position".to_owned() } else { syntax::position(text, at) };
+            QueryError::Parse(format!("{place}: parse error: {message}"))
+        };
+        let expr = syntax::parse(text, features).map_err(placed)?;
+        let node = check::check(&expr).map_err(|error| match error {
+            CheckError::At(error) => placed(error),
+            CheckError::Other(error) => error,
+        })?;
+        Ok(Query { text: Arc::from(text), expr: Arc::new(expr), node: Arc::new(node) })
     }
 
     /// The text it was parsed from.
@@ -69,8 +90,8 @@ impl Query {
         &self.text
     }
 
-    /// The parser's tree.
-    pub fn expr(&self) -> &promql_parser::parser::Expr {
+    /// The expression as it was written.
+    pub fn expr(&self) -> &syntax::Expr {
         &self.expr
     }
 
@@ -100,7 +121,7 @@ fn reach(node: &Node) -> Millis {
     let below: Vec<&Node> = match node {
         Node::Range(_) => Vec::new(),
         Node::Call(call) => match &**call {
-            Call::OverTime { parameters, .. } => parameters.iter().collect(),
+            Call::OverTime(OverTime { parameters, .. }) => parameters.iter().collect(),
             _ if call.range().is_some() => Vec::new(),
             _ => node.children(),
         },
@@ -134,6 +155,55 @@ fn collect_matchers(node: &Node, sets: &mut Vec<Vec<Matcher>>) {
     }
 }
 
+/// What of the language is enabled beyond what is stable, for all of this process.
+static ENABLED: AtomicU8 = AtomicU8::new(0);
+const EXPERIMENTAL_FUNCTIONS: u8 = 1;
+const DURATION_EXPRESSIONS: u8 = 2;
+
+/// Enables a feature of the language by Prometheus's name for it, for all expressions that are parsed from now on:
+/// `promql-experimental-functions` or `promql-duration-expr`. Says whether there is one of this name.
+pub fn enable(feature: &str) -> bool {
+    let flag = match feature {
+        "promql-experimental-functions" => EXPERIMENTAL_FUNCTIONS,
+        "promql-duration-expr" => DURATION_EXPRESSIONS,
+        _ => return false,
+    };
+    ENABLED.fetch_or(flag, Ordering::Relaxed);
+    true
+}
+
+fn enabled() -> Features {
+    let flags = ENABLED.load(Ordering::Relaxed);
+    Features {
+        experimental_functions: flags & EXPERIMENTAL_FUNCTIONS != 0,
+        duration_expressions: flags & DURATION_EXPRESSIONS != 0,
+    }
+}
+
+/// Ends evaluations from outside: by a timeout, or because nobody waits for the answer any more.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt(Arc<AtomicU8>);
+
+impl Interrupt {
+    /// The evaluation took too long.
+    pub fn time_out(&self) {
+        self.0.store(1, Ordering::Relaxed);
+    }
+
+    /// Nobody waits for it.
+    pub fn cancel(&self) {
+        self.0.store(2, Ordering::Relaxed);
+    }
+
+    fn check(&self) -> Result<(), QueryError> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            1 => Err(QueryError::TimedOut),
+            _ => Err(QueryError::Canceled),
+        }
+    }
+}
+
 /// Limits of evaluation.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -148,24 +218,8 @@ pub struct Settings {
     pub steps_max: usize,
     /// The step of a subquery that names none.
     pub subquery_step: Millis,
-    /// Ends evaluations from outside.
-    pub stop: Stop,
-}
-
-/// Ends evaluations: they fail with [`QueryError::Stopped`] soon after it is set.
-#[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    /// Ends what is evaluated with it, now and from now on.
-    pub fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it is set.
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
+    /// What ends an evaluation from outside.
+    pub interrupt: Interrupt,
 }
 
 impl Default for Settings {
@@ -176,7 +230,7 @@ impl Default for Settings {
             visits_max: 5_000_000_000,
             steps_max: 11_000,
             subquery_step: Millis::MINUTE,
-            stop: Stop::default(),
+            interrupt: Interrupt::default(),
         }
     }
 }
@@ -190,9 +244,12 @@ pub enum QueryError {
     /// The expression cannot be evaluated over these series, or goes beyond a limit (`execution`).
     #[error("{0}")]
     Execution(String),
-    /// It was stopped from outside.
+    /// It took too long (`timeout`).
+    #[error("query timed out in expression evaluation")]
+    TimedOut,
+    /// Nobody waits for the answer any more (`canceled`).
     #[error("query was canceled in expression evaluation")]
-    Stopped,
+    Canceled,
 }
 
 /// An answer with what is remarkable about it.
@@ -239,14 +296,14 @@ pub struct Series {
 
 /// Evaluates an expression at one moment.
 ///
-/// A vector is in the order of evaluation: that of labels, unless `sort` or `topk` made another.
+/// A vector is in the order of evaluation: that in which the series were first seen, unless `sort` or `topk` made another.
 ///
 /// # Errors
 /// Where series cannot be matched, an argument is wrong, or a limit is reached.
 pub fn instant(store: &Store, query: &Query, at: Timestamp, settings: &Settings) -> Result<Answer, QueryError> {
     check_time(at)?;
     let grid = Grid { start: at, step: Millis(1), count: 1 };
-    let mut evaluator = Evaluator::new(store, settings, grid, at);
+    let mut evaluator = Evaluator::new(store, settings, (at, at));
     let value = match (&*query.node, query.node.kind()) {
         (Node::Text(text), _) => Value::String(at, text.clone()),
         (Node::Range(range), _) => Value::Matrix(evaluator.range_vector(range, grid)?),
@@ -256,7 +313,7 @@ pub fn instant(store: &Store, query: &Query, at: Timestamp, settings: &Settings)
         }
         (node, _) => Value::Vector(elements(evaluator.vector(node, grid)?, at)),
     };
-    Ok(answer(value, evaluator))
+    Ok(answer(value, evaluator, query))
 }
 
 /// Evaluates an expression at `start`, `start + step`, … up to and with `end`; the answer is a matrix sorted by labels.
@@ -276,13 +333,10 @@ pub fn range(
     check_time(end)?;
     check_steps(start, end, step, settings)?;
     let grid = Grid::new(start, end, step);
-    let mut evaluator = Evaluator::new(store, settings, grid, end);
-    let rows = match query.node.kind() {
+    let mut evaluator = Evaluator::new(store, settings, (start, end));
+    let matrix = match query.node.kind() {
         Kind::Vector => evaluator.vector(&query.node, grid)?,
-        Kind::Scalar => {
-            let values = evaluator.scalar(&query.node, grid)?.into_iter().map(Some).collect();
-            vec![Row { labels: Labels::default(), values }]
-        }
+        Kind::Scalar => Matrix::single(evaluator.scalar(&query.node, grid)?),
         kind => {
             let name = kind.name();
             return Err(QueryError::Parse(format!(
@@ -290,9 +344,9 @@ pub fn range(
             )));
         }
     };
-    let mut all: Vec<Series> = rows.into_iter().map(|row| series(row, grid)).collect();
+    let mut all = all_series(matrix, grid);
     all.sort_by(|a, b| a.labels.cmp(&b.labels));
-    Ok(answer(Value::Matrix(all), evaluator))
+    Ok(answer(Value::Matrix(all), evaluator, query))
 }
 
 /// Refuses times so far away that offsets and ranges could overflow.
@@ -338,18 +392,22 @@ fn with_thousands(number: usize) -> String {
     text
 }
 
-fn elements(rows: Vec<Row>, at: Timestamp) -> Vec<Element> {
-    let element = |row: Row| row.values[0].map(|value| Element { labels: row.labels, sample: Sample { at, value } });
-    rows.into_iter().filter_map(element).collect()
+fn elements(matrix: Matrix, at: Timestamp) -> Vec<Element> {
+    let elements = matrix.labels.into_iter().zip(matrix.values).filter(|(_, value)| is_present(*value));
+    elements.map(|(labels, value)| Element { labels: labels.into_labels(), sample: Sample { at, value } }).collect()
 }
 
-fn series(row: Row, grid: Grid) -> Series {
-    let values = row.values.into_iter().zip(grid.times());
-    let samples = values.filter_map(|(value, at)| value.map(|value| Sample { at, value })).collect();
-    Series { labels: row.labels, samples }
+fn all_series(matrix: Matrix, grid: Grid) -> Vec<Series> {
+    let mut all = Vec::with_capacity(matrix.len());
+    for (labels, row) in matrix.labels.into_iter().zip(matrix.values.chunks(matrix.steps.max(1))) {
+        let present = row.iter().zip(grid.times()).filter(|(value, _)| is_present(**value));
+        let samples = present.map(|(value, at)| Sample { at, value: *value }).collect();
+        all.push(Series { labels: labels.into_labels(), samples });
+    }
+    all
 }
 
-fn answer(value: Value, evaluator: Evaluator<'_>) -> Answer {
-    let (warnings, infos) = (evaluator.warnings.into_iter().collect(), evaluator.infos.into_iter().collect());
+fn answer(value: Value, evaluator: Evaluator<'_>, query: &Query) -> Answer {
+    let (warnings, infos) = evaluator.notes.told(&query.text);
     Answer { value, warnings, infos }
 }

@@ -1,7 +1,5 @@
 //! Arithmetic that several parts of the evaluation share: compensated sums, means, quantiles, regression, dates.
 
-use jiff::tz::TimeZone;
-
 use crate::model::{Sample, Timestamp};
 
 /// A sum with Neumaier's compensation for what rounding loses; once it is infinite, it stays so.
@@ -93,6 +91,35 @@ pub(super) fn variance(values: impl Iterator<Item = f64>) -> f64 {
     (squares.total + squares.lost) / count
 }
 
+/// The population variance of the values of several series, which Prometheus sums up without compensation; NaN where the
+/// first value is not finite.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Variance {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Variance {
+    /// Of one value.
+    pub(super) fn of(value: f64) -> Variance {
+        Variance { count: 1.0, mean: value, squares: if value.is_finite() { 0.0 } else { f64::NAN } }
+    }
+
+    /// Adds a value.
+    pub(super) fn add(&mut self, value: f64) {
+        self.count += 1.0;
+        let delta = value - self.mean;
+        self.mean += delta / self.count;
+        self.squares += delta * (value - self.mean);
+    }
+
+    /// Its value.
+    pub(super) fn value(self) -> f64 {
+        self.squares / self.count
+    }
+}
+
 /// The `q`-quantile of values with linear interpolation between ranks; NaN sorts lowest. Below 0 it is −∞, above 1 +∞.
 #[expect(
     clippy::cast_possible_truncation,
@@ -128,6 +155,9 @@ pub(super) fn greater(a: f64, b: f64) -> f64 {
         f64::INFINITY
     } else if a.is_nan() || b.is_nan() {
         f64::NAN
+    } else if same(a, b) {
+        // Of two zeros the one without a minus.
+        if a.is_sign_negative() { b } else { a }
     } else {
         a.max(b)
     }
@@ -190,6 +220,19 @@ pub(super) fn format_short(value: f64) -> String {
     if !value.is_finite() || same(value, 0.0) || (1e-6..1e21).contains(&size) {
         return format(value);
     }
+    with_exponent(value)
+}
+
+/// A number as Go's `%g` writes it: with an exponent below 1e-4 and from 1e21 on.
+pub(super) fn format_general(value: f64) -> String {
+    let size = value.abs();
+    if !value.is_finite() || same(value, 0.0) || (1e-4..1e21).contains(&size) {
+        return format(value);
+    }
+    with_exponent(value)
+}
+
+fn with_exponent(value: f64) -> String {
     let text = format!("{value:e}");
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |rest| ('-', rest));
@@ -201,52 +244,88 @@ pub(super) fn parse(text: &str) -> Option<f64> {
     text.parse().ok()
 }
 
-/// A part of the calendar in UTC, of a time in seconds since the epoch; NaN where the calendar does not reach.
-fn calendar(seconds: f64, part: fn(jiff::civil::DateTime) -> i64) -> f64 {
-    #[expect(clippy::cast_possible_truncation, reason = "what does not fit is far outside of the calendar")]
-    let whole = seconds.trunc() as i64;
-    match jiff::Timestamp::from_second(whole) {
-        Ok(at) if !seconds.is_nan() => part(TimeZone::UTC.to_datetime(at)) as f64,
-        _ => f64::NAN,
+/// A date of the proleptic Gregorian calendar, in UTC.
+#[derive(Debug, Clone, Copy)]
+struct Date {
+    year: i64,
+    month: u64,
+    day: u64,
+    /// From 0, beginning in January.
+    day_of_year: u64,
+    /// Sunday is 0.
+    weekday: u64,
+    second_of_day: u64,
+}
+
+/// The date of a time in seconds since 1970. As with Go on x86-64, what is no 64-bit number is the earliest of them all.
+fn date(seconds: f64) -> Date {
+    /// Years and seconds from the beginning of the calendar, which is a first of March, to 1970.
+    const YEARS: u64 = 292_277_022_400;
+    const SECONDS: u64 = (YEARS / 400 * 146_097 + 719_162 + 306) * 86_400;
+    const IN_RANGE: std::ops::Range<f64> = -9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0;
+
+    #[expect(clippy::cast_possible_truncation, reason = "in range")]
+    let seconds = if IN_RANGE.contains(&seconds) { seconds as i64 } else { i64::MIN };
+    let since = seconds.cast_unsigned().wrapping_add(SECONDS);
+    let days = since / 86_400;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let from_march = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * from_march + 2) / 153;
+    let day = from_march - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = (era * 400 + year_of_era + u64::from(month <= 2)).cast_signed() - YEARS.cast_signed();
+    let before: u64 = (1..month).map(|month| month_days(year, month)).sum();
+    // That first of March was a Wednesday.
+    Date { year, month, day, day_of_year: before + day - 1, weekday: (days + 3) % 7, second_of_day: since % 86_400 }
+}
+
+fn month_days(year: i64, month: u64) -> u64 {
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    match month {
+        2 => 28 + u64::from(is_leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
     }
 }
 
 /// The minute of the hour, 0 to 59.
 pub(super) fn minute(seconds: f64) -> f64 {
-    calendar(seconds, |at| i64::from(at.minute()))
+    (date(seconds).second_of_day / 60 % 60) as f64
 }
 
 /// The hour of the day, 0 to 23.
 pub(super) fn hour(seconds: f64) -> f64 {
-    calendar(seconds, |at| i64::from(at.hour()))
+    (date(seconds).second_of_day / 3600) as f64
 }
 
 /// The day of the week, Sunday is 0.
 pub(super) fn day_of_week(seconds: f64) -> f64 {
-    calendar(seconds, |at| i64::from(at.weekday().to_sunday_zero_offset()))
+    date(seconds).weekday as f64
 }
 
 /// The day of the month, from 1.
 pub(super) fn day_of_month(seconds: f64) -> f64 {
-    calendar(seconds, |at| i64::from(at.day()))
+    date(seconds).day as f64
 }
 
 /// The day of the year, from 1.
 pub(super) fn day_of_year(seconds: f64) -> f64 {
-    calendar(seconds, |at| i64::from(at.day_of_year()))
+    (date(seconds).day_of_year + 1) as f64
 }
 
 /// How many days the month has.
 pub(super) fn days_in_month(seconds: f64) -> f64 {
-    calendar(seconds, |at| i64::from(at.days_in_month()))
+    let Date { year, month, .. } = date(seconds);
+    month_days(year, month) as f64
 }
 
 /// The month, from 1.
 pub(super) fn month(seconds: f64) -> f64 {
-    calendar(seconds, |at| i64::from(at.month()))
+    date(seconds).month as f64
 }
 
 /// The year.
 pub(super) fn year(seconds: f64) -> f64 {
-    calendar(seconds, |at| i64::from(at.year()))
+    date(seconds).year as f64
 }

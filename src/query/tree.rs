@@ -1,15 +1,14 @@
 //! The checked tree: what a parsed expression becomes once types, names and limits have been checked.
 //!
-//! **Invariant:** each node has the type that its parent needs, regular expressions are compiled, and the tree is no deeper
-//! than [`DEPTH_MAX`], so that evaluation can be recursive.
+//! **Invariant:** each node has the type that its parent needs and regular expressions are compiled. A position is that of a
+//! byte in the text, for notes about the answer.
 
 use regex::Regex;
 
+use super::matrix::Grouping;
+use super::syntax::{BinaryOperator, Cardinality};
 use crate::model::{Labels, Millis, Timestamp};
 use crate::store::Matcher;
-
-/// The deepest nesting of a tree: evaluation recurses this far, within the stack of an ordinary thread.
-pub(super) const DEPTH_MAX: usize = 256;
 
 /// The type of a node's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +38,9 @@ pub(super) enum Node {
     Text(String),
     /// `time()`: the moment of evaluation in seconds.
     Time,
-    /// `start()`, `end()`, `step()` and `range()`: bounds of the whole query in seconds.
-    Bound(Bound),
     Selector(Selector),
     Range(RangeSource),
+    /// A unary minus.
     Negate(Box<Node>),
     Binary(Box<Binary>),
     Aggregate(Box<Aggregate>),
@@ -53,7 +51,7 @@ impl Node {
     /// The type of its value.
     pub(super) fn kind(&self) -> Kind {
         match self {
-            Node::Number(_) | Node::Time | Node::Bound(_) => Kind::Scalar,
+            Node::Number(_) | Node::Time => Kind::Scalar,
             Node::Text(_) => Kind::Text,
             Node::Range(_) => Kind::Range,
             Node::Selector(_) | Node::Aggregate(_) => Kind::Vector,
@@ -69,26 +67,14 @@ impl Node {
     /// The nodes right below, those under subqueries among them.
     pub(super) fn children(&self) -> Vec<&Node> {
         match self {
-            Node::Number(_) | Node::Text(_) | Node::Time | Node::Bound(_) | Node::Selector(_) => Vec::new(),
+            Node::Number(_) | Node::Text(_) | Node::Time | Node::Selector(_) => Vec::new(),
             Node::Range(range) => range.child().into_iter().collect(),
             Node::Negate(inner) => vec![inner],
             Node::Binary(binary) => vec![&binary.left, &binary.right],
-            Node::Aggregate(aggregate) => {
-                let parameter = aggregate.parameter.iter();
-                parameter.chain([&aggregate.inner]).collect()
-            }
+            Node::Aggregate(aggregate) => aggregate.parameter.iter().chain([&aggregate.inner]).collect(),
             Node::Call(call) => call.children(),
         }
     }
-}
-
-/// A bound of the whole query.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Bound {
-    Start,
-    End,
-    Step,
-    Span,
 }
 
 /// Where in time a selector or subquery looks, seen from the moment of evaluation.
@@ -148,42 +134,10 @@ impl RangeSource {
     }
 }
 
-/// An operator between two operands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Operator {
-    Add,
-    Subtract,
-    Multiply,
-    Divide,
-    Modulo,
-    Power,
-    Atan2,
-    Equal,
-    NotEqual,
-    Greater,
-    GreaterOrEqual,
-    Less,
-    LessOrEqual,
-    And,
-    Or,
-    Unless,
-}
-
-impl Operator {
-    pub(super) fn is_comparison(self) -> bool {
-        use Operator::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
-        matches!(self, Equal | NotEqual | Greater | GreaterOrEqual | Less | LessOrEqual)
-    }
-
-    pub(super) fn is_set(self) -> bool {
-        matches!(self, Operator::And | Operator::Or | Operator::Unless)
-    }
-}
-
 /// Two operands.
 #[derive(Debug)]
 pub(super) struct Binary {
-    pub(super) operator: Operator,
+    pub(super) operator: BinaryOperator,
     pub(super) left: Node,
     pub(super) right: Node,
     pub(super) kind: Kind,
@@ -201,42 +155,13 @@ pub(super) struct Matching {
     pub(super) include: Vec<String>,
 }
 
-/// Which side may have several elements with the same matching labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cardinality {
-    OneToOne,
-    ManyToOne,
-    OneToMany,
-}
-
-/// Labels that tell groups apart.
-#[derive(Debug, Clone)]
-pub(super) enum Grouping {
-    /// `by`, `on`: these alone.
-    These(Vec<String>),
-    /// `without`, `ignoring`: all but these and the metric's name.
-    AllBut(Vec<String>),
-}
-
-impl Grouping {
-    /// What is left of labels: equal for elements of one group.
-    pub(super) fn key(&self, labels: &Labels) -> Labels {
-        match self {
-            Grouping::These(names) if names.is_empty() => Labels::default(),
-            Grouping::These(names) => labels.without(|name| !names.iter().any(|n| n == name)),
-            Grouping::AllBut(names) => {
-                labels.without(|name| name == crate::model::METRIC_NAME || names.iter().any(|n| n == name))
-            }
-        }
-    }
-}
-
 /// An aggregation.
 #[derive(Debug)]
 pub(super) struct Aggregate {
     pub(super) operator: Aggregator,
     pub(super) inner: Node,
     pub(super) parameter: Option<Node>,
+    pub(super) parameter_at: usize,
     pub(super) grouping: Grouping,
 }
 
@@ -255,6 +180,7 @@ pub(super) enum Aggregator {
     Topk,
     Bottomk,
     Limitk,
+    LimitRatio,
     CountValues,
 }
 
@@ -292,54 +218,83 @@ pub(super) enum Call {
         names: Vec<String>,
         direction: Direction,
     },
-    LabelReplace {
-        inner: Node,
-        target: String,
-        template: String,
-        source: String,
-        regex: Regex,
-    },
+    LabelReplace(LabelReplace),
     LabelJoin {
         inner: Node,
         target: String,
         separator: String,
         sources: Vec<String>,
     },
+    /// What is not of classic histograms: nothing comes of floats.
+    NothingOf(Node),
     HistogramQuantile {
         quantile: Node,
+        quantile_at: usize,
         inner: Node,
+        inner_at: usize,
     },
     HistogramFraction {
         lower: Node,
         upper: Node,
         inner: Node,
+        inner_at: usize,
     },
-    OverTime {
-        function: RangeFunction,
-        range: RangeSource,
-        parameters: Vec<Node>,
+    Info {
+        inner: Node,
+        /// The labels to add, and which info metrics to take them from.
+        matchers: Vec<Matcher>,
     },
+    OverTime(OverTime),
+}
+
+/// `label_replace`; what is wrong with its texts is told when it is evaluated.
+#[derive(Debug)]
+pub(super) struct LabelReplace {
+    pub(super) inner: Node,
+    pub(super) target: String,
+    pub(super) template: String,
+    pub(super) source: String,
+    pub(super) pattern: String,
+    pub(super) regex: Option<Regex>,
+}
+
+/// A function of the samples in windows.
+#[derive(Debug)]
+pub(super) struct OverTime {
+    pub(super) function: RangeFunction,
+    pub(super) range: RangeSource,
+    pub(super) parameters: Vec<Node>,
+    /// Where its first argument stands.
+    pub(super) at: usize,
 }
 
 impl Call {
     fn children(&self) -> Vec<&Node> {
         match self {
-            Call::Map(_, inner) | Call::Timestamp(inner) | Call::Scalar(inner) | Call::Vector(inner) => vec![inner],
-            Call::Absent { inner, .. } | Call::Sort { inner, .. } | Call::SortByLabel { inner, .. } => vec![inner],
-            Call::LabelReplace { inner, .. } | Call::LabelJoin { inner, .. } => vec![inner],
+            Call::Map(_, inner)
+            | Call::Timestamp(inner)
+            | Call::Scalar(inner)
+            | Call::Vector(inner)
+            | Call::NothingOf(inner) => vec![inner],
+            Call::Absent { inner, .. }
+            | Call::Sort { inner, .. }
+            | Call::SortByLabel { inner, .. }
+            | Call::LabelReplace(LabelReplace { inner, .. })
+            | Call::LabelJoin { inner, .. }
+            | Call::Info { inner, .. } => vec![inner],
             Call::Clamp { inner, min, max } => [inner].into_iter().chain(min).chain(max).collect(),
             Call::Round { inner, to } => vec![inner, to],
-            Call::HistogramQuantile { quantile, inner } => vec![quantile, inner],
-            Call::HistogramFraction { lower, upper, inner } => vec![lower, upper, inner],
+            Call::HistogramQuantile { quantile, inner, .. } => vec![quantile, inner],
+            Call::HistogramFraction { lower, upper, inner, .. } => vec![lower, upper, inner],
             Call::AbsentOverTime { range, .. } => range.child().into_iter().collect(),
-            Call::OverTime { range, parameters, .. } => parameters.iter().chain(range.child()).collect(),
+            Call::OverTime(of) => of.parameters.iter().chain(of.range.child()).collect(),
         }
     }
 
     /// The range that it looks at, if it looks at one.
     pub(super) fn range(&self) -> Option<&RangeSource> {
         match self {
-            Call::AbsentOverTime { range, .. } | Call::OverTime { range, .. } => Some(range),
+            Call::AbsentOverTime { range, .. } | Call::OverTime(OverTime { range, .. }) => Some(range),
             _ => None,
         }
     }

@@ -1,16 +1,13 @@
 //! Functions of the samples in a window that moves along a series: `rate`, `*_over_time` and their like.
 //!
-//! A window is open on the left and closed on the right, as since Prometheus 3.
+//! A window is open on the left and closed on the right, as since Prometheus 3. Its bounds move along with the steps, so that
+//! only the functions themselves look at samples again and again.
 
-use std::collections::BTreeSet;
-
-use crate::model::{Millis, Sample, Timestamp};
-
-use super::QueryError;
-use super::eval::{Grid, Row, Track, without_name};
-use super::histogram::warn_of_quantile;
+use super::eval::Grid;
+use super::matrix::ABSENT;
 use super::numbers::{self, Mean, Sum};
 use super::tree::RangeFunction;
+use crate::model::{Millis, Sample, Timestamp};
 
 /// The windows of a call and its other arguments.
 #[derive(Debug)]
@@ -33,47 +30,24 @@ struct Window<'a> {
     at: Timestamp,
 }
 
-/// The values of a function at all steps, for each series.
-pub(super) fn over_time(
-    moves: &Moves,
-    tracks: Vec<Track>,
-    warnings: &mut BTreeSet<String>,
-    infos: &mut BTreeSet<String>,
-) -> Result<Vec<Row>, QueryError> {
-    check_parameters(moves, warnings, tracks.is_empty())?;
-    let mut rows = Vec::with_capacity(tracks.len());
-    for track in tracks {
-        let mut values = Vec::with_capacity(moves.ends.len());
-        each_window(&track.samples, &moves.ends, moves.range, |step, samples, end| {
-            let at = moves.grid.start + moves.grid.step * i64::try_from(step).unwrap_or(i64::MAX);
-            let window = Window { samples, start: end - moves.range, end, at };
-            let parameter = |index: usize| moves.parameters[index][step];
-            values.push(if samples.is_empty() { None } else { apply(moves.function, &window, parameter) });
+impl Moves {
+    /// Appends the values of the function at all steps for one series; gives how many samples its windows hold together.
+    pub(super) fn apply(&self, samples: &[Sample], scratch: &mut Vec<f64>, values: &mut Vec<f64>) -> u64 {
+        let mut visits = 0;
+        each_window(samples, &self.ends, self.range, |step, samples, end| {
+            visits += samples.len() as u64;
+            let at = self.grid.at(step);
+            let window = Window { samples, start: end - self.range, end, at };
+            let parameter = |index: usize| self.parameters[index][step];
+            values.push(value_of(self.function, &window, parameter, scratch).unwrap_or(ABSENT));
         });
-        if matches!(moves.function, RangeFunction::Rate | RangeFunction::Increase) && values.iter().any(Option::is_some)
-        {
-            inform_of_non_counter(track.labels.metric_name(), infos);
-        }
-        let labels = if moves.function.keeps_name() { track.labels } else { without_name(&track.labels) };
-        rows.push(Row { labels, values });
+        visits
     }
-    Ok(rows)
 }
 
-/// For each step whether there is a sample in the window.
-pub(super) fn presence(track: &Track, ends: &[Timestamp], range: Millis) -> Row {
-    let mut values = Vec::with_capacity(ends.len());
-    each_window(&track.samples, ends, range, |_, samples, _| values.push((!samples.is_empty()).then_some(1.0)));
-    Row { labels: track.labels.clone(), values }
-}
-
-/// How many samples all windows hold together.
-pub(super) fn visits(track: &Track, ends: &[Timestamp], range: Millis) -> u64 {
-    let mut total: u64 = 0;
-    each_window(&track.samples, ends, range, |_, samples, _| {
-        total = total.saturating_add(u64::try_from(samples.len()).unwrap_or(u64::MAX));
-    });
-    total
+/// Appends for each step 1 where there is a sample in the window.
+pub(super) fn presence(samples: &[Sample], ends: &[Timestamp], range: Millis, values: &mut Vec<f64>) {
+    each_window(samples, ends, range, |_, samples, _| values.push(if samples.is_empty() { ABSENT } else { 1.0 }));
 }
 
 /// Calls `visit` with step, samples and end of each window. The ends never go back, so that the window's bounds only move on.
@@ -95,41 +69,22 @@ fn each_window(
     }
 }
 
-fn check_parameters(moves: &Moves, warnings: &mut BTreeSet<String>, is_empty: bool) -> Result<(), QueryError> {
-    if is_empty {
-        return Ok(());
-    }
-    match moves.function {
-        RangeFunction::Quantile => moves.parameters[0].iter().for_each(|q| warn_of_quantile(*q, warnings)),
-        RangeFunction::Smoothing => {
-            for (name, values) in [("smoothing", &moves.parameters[0]), ("trend", &moves.parameters[1])] {
-                if let Some(wrong) = values.iter().find(|factor| !(0.0 < **factor && **factor < 1.0)) {
-                    let symbol = if name == "smoothing" { "sf" } else { "tf" };
-                    let message = format!("invalid {name} factor. Expected: 0 < {symbol} < 1, got: {wrong:.6}");
-                    return Err(QueryError::Execution(message));
-                }
-            }
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-fn inform_of_non_counter(name: &str, infos: &mut BTreeSet<String>) {
-    let is_counter = ["_total", "_sum", "_count", "_bucket"].iter().any(|suffix| name.ends_with(suffix));
-    if !name.is_empty() && !is_counter {
-        infos.insert(format!(
-            "PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {name:?}"
-        ));
-    }
-}
-
-/// The value of a function for one window with at least one sample.
-fn apply(function: RangeFunction, window: &Window<'_>, parameter: impl Fn(usize) -> f64) -> Option<f64> {
+/// The value of a function for one window.
+fn value_of(
+    function: RangeFunction,
+    window: &Window<'_>,
+    parameter: impl Fn(usize) -> f64,
+    scratch: &mut Vec<f64>,
+) -> Option<f64> {
     use RangeFunction as F;
     let samples = window.samples;
     let (first, last) = (samples.first()?, samples.last()?);
     let values = || samples.iter().map(|sample| sample.value);
+    let mut quantile = |q: f64, values: &mut dyn Iterator<Item = f64>| {
+        scratch.clear();
+        scratch.extend(values);
+        numbers::quantile(q, scratch)
+    };
     Some(match function {
         F::Rate => extrapolated(window, Growth::Counter, (window.end - window.start).as_secs_f64())?,
         F::Increase => extrapolated(window, Growth::Counter, 1.0)?,
@@ -146,19 +101,19 @@ fn apply(function: RangeFunction, window: &Window<'_>, parameter: impl Fn(usize)
         F::Changes => count_pairs(samples, |a, b| !(numbers::same(a, b) || a.is_nan() && b.is_nan())),
         F::Resets => count_pairs(samples, |a, b| b < a),
         F::Avg => mean(samples),
-        F::Sum => samples[1..].iter().fold(Sum::of(first.value), |sum, sample| sum.plus(sample.value)).value(),
+        F::Sum => samples.iter().fold(Sum::default(), |sum, sample| sum.plus(sample.value)).value(),
         F::Min => extreme(samples, |a, b| a < b).value,
         F::Max => extreme(samples, |a, b| a > b).value,
         F::Count => samples.len() as f64,
         F::First => first.value,
         F::Last => last.value,
         F::Present => 1.0,
-        F::Quantile => numbers::quantile(parameter(0), &mut values().collect::<Vec<_>>()),
+        F::Quantile => quantile(parameter(0), &mut values()),
         F::Stddev => numbers::variance(values()).sqrt(),
         F::Stdvar => numbers::variance(values()),
         F::Mad => {
-            let median = numbers::quantile(0.5, &mut values().collect::<Vec<_>>());
-            numbers::quantile(0.5, &mut values().map(|value| (value - median).abs()).collect::<Vec<_>>())
+            let median = quantile(0.5, &mut values());
+            quantile(0.5, &mut values().map(|value| (value - median).abs()))
         }
         F::TimeOfFirst => first.at.as_secs_f64(),
         F::TimeOfLast => last.at.as_secs_f64(),
@@ -186,10 +141,12 @@ fn extrapolated(window: &Window<'_>, growth: Growth, length: f64) -> Option<f64>
     }
     let mut difference = last.value - first.value;
     if growth == Growth::Counter {
-        for pair in samples.windows(2) {
-            if pair[1].value < pair[0].value {
-                difference += pair[0].value;
+        let mut before = first.value;
+        for sample in &samples[1..] {
+            if sample.value < before {
+                difference += before;
             }
+            before = sample.value;
         }
     }
     let sampled = (last.at - first.at).as_secs_f64();
@@ -201,7 +158,10 @@ fn extrapolated(window: &Window<'_>, growth: Growth, length: f64) -> Option<f64>
         to_start = interval / 2.0;
     }
     if growth == Growth::Counter && difference > 0.0 && first.value >= 0.0 {
-        to_start = to_start.min(sampled * (first.value / difference));
+        let to_zero = sampled * (first.value / difference);
+        if to_zero < to_start {
+            to_start = to_zero;
+        }
     }
     if to_end >= threshold {
         to_end = interval / 2.0;
@@ -249,7 +209,7 @@ fn mean(samples: &[Sample]) -> f64 {
 /// The most extreme sample; NaN only if there is nothing else.
 fn extreme(samples: &[Sample], beats: impl Fn(f64, f64) -> bool) -> Sample {
     let mut best = samples[0];
-    for sample in &samples[1..] {
+    for sample in samples {
         if beats(sample.value, best.value) || best.value.is_nan() {
             best = *sample;
         }

@@ -25,6 +25,11 @@ fn wanted(ahead: &dyn Ahead, matchers: &[Matcher]) -> Vec<&'static str> {
     ahead.metrics().iter().copied().filter(|metric| of_name.iter().all(|matcher| matcher.matches(metric))).collect()
 }
 
+/// Whether something of what is selected up to `until` lies ahead.
+pub(super) fn concerns(ahead: &dyn Ahead, matchers: &[Matcher], until: Timestamp) -> bool {
+    ahead.told_at() < until && !wanted(ahead, matchers).is_empty()
+}
+
 /// Puts what lies ahead to what is stored.
 pub(super) fn extend(
     selected: &mut Vec<Selected>,
@@ -32,14 +37,10 @@ pub(super) fn extend(
     matchers: &[Matcher],
     (after, until): (Timestamp, Timestamp),
 ) {
-    let told_at = ahead.told_at();
-    if until <= told_at {
+    if !concerns(ahead, matchers, until) {
         return;
     }
-    let metrics = wanted(ahead, matchers);
-    if metrics.is_empty() {
-        return;
-    }
+    let (told_at, metrics) = (ahead.told_at(), wanted(ahead, matchers));
     for series in selected.iter_mut().filter(|s| metrics.contains(&s.labels.metric_name())) {
         series.samples.truncate(series.samples.partition_point(|sample| sample.at <= told_at));
     }

@@ -270,6 +270,66 @@ impl Store {
         selected
     }
 
+    /// Calls `visit` with labels and samples of each series that meets all matchers and has a sample newer than `from`, up to
+    /// and with `to`, in the order in which the series were first seen. The samples are in a buffer that is used again.
+    ///
+    /// # Errors
+    /// The first error of `visit`, which ends it.
+    pub fn each_selected<E>(
+        &self,
+        matchers: &[Matcher],
+        from: Timestamp,
+        to: Timestamp,
+        mut visit: impl FnMut(&Labels, &[Sample]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.lies_ahead(matchers, to) {
+            let mut selected = self.select(matchers, from, to).into_iter();
+            return selected.try_for_each(|series| visit(&series.labels, &series.samples));
+        }
+        let mut samples = Vec::new();
+        let found = self.index.read().select(matchers);
+        for series in found {
+            samples.clear();
+            series.chunks.lock().read(from, to, &mut samples);
+            if !samples.is_empty() {
+                visit(&series.labels, &samples)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same with only the newest sample in that range of each series.
+    ///
+    /// # Errors
+    /// The first error of `visit`, which ends it.
+    pub fn each_latest<E>(
+        &self,
+        matchers: &[Matcher],
+        from: Timestamp,
+        to: Timestamp,
+        mut visit: impl FnMut(&Labels, Sample) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.lies_ahead(matchers, to) {
+            let mut selected = self.select(matchers, from, to).into_iter();
+            return selected
+                .try_for_each(|series| series.samples.last().map_or(Ok(()), |latest| visit(&series.labels, *latest)));
+        }
+        let mut samples = Vec::new();
+        let found = self.index.read().select(matchers);
+        for series in found {
+            let latest = series.chunks.lock().latest(from, to, &mut samples);
+            if let Some(sample) = latest {
+                visit(&series.labels, sample)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what is selected up to `to` is not only what is stored.
+    fn lies_ahead(&self, matchers: &[Matcher], to: Timestamp) -> bool {
+        self.ahead.read().as_ref().is_some_and(|ahead| ahead::concerns(&**ahead, matchers, to))
+    }
+
     /// The labels of the series that meet all matchers and have a sample newer than `from`, up to and with `to`; sorted.
     pub fn series(&self, matchers: &[Matcher], from: Timestamp, to: Timestamp) -> Vec<Labels> {
         let mut labels: Vec<_> = self.found(matchers, from, to).map(|series| series.labels.clone()).collect();

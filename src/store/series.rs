@@ -123,6 +123,17 @@ impl Chunks {
         }
     }
 
+    /// The newest sample that is newer than `from`, up to and with `to`. `samples` is room to decode into.
+    pub(super) fn latest(&self, from: Timestamp, to: Timestamp, samples: &mut Vec<Sample>) -> Option<Sample> {
+        if self.open.count() > 0 && self.open.last_at() <= to {
+            let newest = Sample { at: self.open.last_at(), value: self.open.last_value() };
+            return (from < newest.at).then_some(newest);
+        }
+        samples.clear();
+        self.read(from, to, samples);
+        samples.last().copied()
+    }
+
     /// Whether there is a sample newer than `from`, up to and with `to`.
     pub(super) fn has_sample_in(&self, from: Timestamp, to: Timestamp) -> bool {
         let index = self.sealed.partition_point(|chunk| chunk.last_at <= from);

@@ -129,7 +129,7 @@ fn text(value: &Value) -> &str {
 /// Parses as PromQL, and reads only metrics that forestall has.
 fn check_expression(expr: &str, place: &str) {
     let expr = expr.replace("$__rate_interval", "5m").replace("offset $lead", "offset 15m");
-    if let Err(error) = promql_parser::parser::parse(&expr) {
+    if let Err(error) = forestall::query::Query::parse(&expr) {
         panic!("{place}: {error}: {expr}");
     }
     let metric = Regex::new(r"\bforestall_[a-z_]+").expect("a valid pattern");

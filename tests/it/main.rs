@@ -9,6 +9,7 @@ mod controls;
 mod crash;
 mod demo;
 mod deploy;
+mod differential;
 mod e2e;
 mod forecast_cli;
 mod fleets;

@@ -123,8 +123,19 @@ impl Prometheus {
 
     /// The same in a folder that may hold blocks under `data`, however old.
     pub(crate) async fn start_in(parts: &Parts, suite: Suite, config: &str, folder: Folder) -> Prometheus {
+        Prometheus::start_with(parts, suite, config, folder, &[]).await
+    }
+
+    /// The same with more flags.
+    pub(crate) async fn start_with(
+        parts: &Parts,
+        suite: Suite,
+        config: &str,
+        folder: Folder,
+        flags: &[&str],
+    ) -> Prometheus {
         let config_file = folder.write("prometheus.yml", config);
-        let args = [
+        let mut args = vec![
             format!("--config.file={config_file}"),
             format!("--storage.tsdb.path={}", folder.path("data")),
             "--storage.tsdb.retention.time=10y".to_owned(),
@@ -134,6 +145,7 @@ impl Prometheus {
             // An alert that fires before the Alertmanager is discovered would else be sent only a minute later.
             "--rules.alert.resend-delay=5s".to_owned(),
         ];
+        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let program = Program::start(parts, suite, "prometheus", &args, folder).await;
         program.answers("/-/ready").await;
         Prometheus(program)

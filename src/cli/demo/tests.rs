@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use promql_parser::parser::Expr;
-use promql_parser::util::{ExprVisitor, walk_expr};
 use saphyr::{LoadableYamlNode, Yaml};
 
 use super::world::{FLEET, SIGNALS, World};
 use super::{MAIN_FILE, POLICY_FILE, RULE_FILE};
-use crate::model::{Millis, Timestamp};
+use crate::model::{METRIC_NAME, Millis, Timestamp};
+use crate::query::Query;
 
 fn load(text: &str) -> Yaml<'_> {
     let mut documents = Yaml::load_from_str(text).expect("the file is YAML");
@@ -16,27 +15,17 @@ fn load(text: &str) -> Yaml<'_> {
     documents.remove(0)
 }
 
-/// The metrics that an expression selects.
+/// The metrics that expressions select.
 struct Metrics(BTreeSet<String>);
-
-impl ExprVisitor for Metrics {
-    type Error = String;
-    fn pre_visit(&mut self, expr: &Expr) -> Result<bool, String> {
-        let selector = match expr {
-            Expr::VectorSelector(selector) => selector,
-            Expr::MatrixSelector(matrix) => &matrix.vs,
-            _ => return Ok(true),
-        };
-        self.0.insert(selector.name.clone().expect("every selector of the demo names its metric"));
-        Ok(true)
-    }
-}
 
 /// Parses all texts that are PromQL: those that aggregate, anywhere in the document.
 fn metrics_selected(node: &Yaml<'_>, metrics: &mut Metrics) {
     if let Some(text) = node.as_str().filter(|text| text.contains("by (")) {
-        let expr = promql_parser::parser::parse(text).unwrap_or_else(|problem| panic!("{text}: {problem}"));
-        walk_expr(metrics, &expr).expect("a visit of ours cannot fail");
+        let query = Query::parse(text).unwrap_or_else(|problem| panic!("{text}: {problem}"));
+        for matchers in query.matcher_sets() {
+            let name = matchers.into_iter().find(|matcher| matcher.name == METRIC_NAME);
+            metrics.0.insert(name.expect("every selector of the demo names its metric").value);
+        }
     }
     for child in node.as_sequence().into_iter().flatten() {
         metrics_selected(child, metrics);

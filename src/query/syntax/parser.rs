@@ -1,0 +1,751 @@
+//! Tokens to tree: operators by precedence, everything else by descent.
+//!
+//! The first thing that is wrong is what is told, as in Prometheus: some mistakes are noticed and parsing goes on until the
+//! text ends or cannot be read any further.
+//!
+//! **Invariant:** a tree is at most [`DEPTH_MAX`] deep, and so is the recursion here, in evaluation, and when it is dropped.
+
+use super::ast::{
+    AggregateExpr, AtModifier, BinaryExpr, BinaryOperator, CallExpr, Cardinality, Expr, LabelMatcher, Length, Number,
+    RangeExpr, Selector, Span, Subquery, VectorMatching, When,
+};
+use super::lexer::{Keyword, Kind, LexError, Lexer, Sign, Token};
+use super::{ParseError, numerals, pattern, quote};
+use crate::model::Timestamp;
+use crate::query::catalog;
+use crate::store::MatchOp;
+
+/// The deepest nesting of a tree: everything that recurses over it does so within the stack of an ordinary thread.
+pub(in crate::query) const DEPTH_MAX: usize = 256;
+/// The longest text of an expression, in bytes.
+const TEXT_BYTES_MAX: usize = 128 << 10;
+/// The most regular expressions in one expression.
+const REGEXES_MAX: usize = 100;
+
+/// What of the language is allowed beyond what is stable.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::query) struct Features {
+    /// Functions and aggregations that Prometheus calls experimental.
+    pub(in crate::query) experimental_functions: bool,
+    /// Arithmetic in ranges and offsets.
+    pub(in crate::query) duration_expressions: bool,
+}
+
+/// Parses a whole text.
+pub(in crate::query) fn parse(text: &str, features: Features) -> Result<Expr, ParseError> {
+    if text.len() > TEXT_BYTES_MAX {
+        let message = format!("the expression has {} bytes; at most {TEXT_BYTES_MAX} are allowed", text.len());
+        return Err(ParseError::new(0, message));
+    }
+    let mut parser = Parser {
+        lexer: Lexer::new(text),
+        token: Token { kind: Kind::End, start: 0, text: "" },
+        last_end: 0,
+        depth: 0,
+        aggregations: 0,
+        regexes: 0,
+        features,
+        first_error: None,
+    };
+    let parsed = parser.whole();
+    match (parser.first_error, parsed) {
+        (Some(first), _) => Err(first),
+        (None, parsed) => parsed,
+    }
+}
+
+type Parsed<T = Expr> = Result<T, ParseError>;
+
+struct Parser<'a> {
+    lexer: Lexer<'a>,
+    /// The token that is looked at.
+    token: Token<'a>,
+    /// Where the token before it ended.
+    last_end: usize,
+    /// How deep the expression is nested here.
+    depth: usize,
+    /// How many aggregations are open here.
+    aggregations: usize,
+    regexes: usize,
+    features: Features,
+    first_error: Option<ParseError>,
+}
+
+impl<'a> Parser<'a> {
+    fn whole(&mut self) -> Parsed {
+        self.advance()?;
+        if self.token.kind == Kind::End {
+            return Err(ParseError::new(0, "no expression found in input"));
+        }
+        let expr = self.expr(0)?.0;
+        if self.token.kind != Kind::End {
+            return Err(self.unexpected("", ""));
+        }
+        Ok(expr)
+    }
+
+    /// Takes the token that is looked at.
+    fn advance(&mut self) -> Parsed<Token<'a>> {
+        let taken = self.token;
+        self.last_end = taken.end();
+        self.token = self.lexer.next().map_err(|LexError { at, message }| ParseError::new(at, message))?;
+        Ok(taken)
+    }
+
+    /// Notes a mistake and goes on.
+    fn complain(&mut self, at: usize, message: impl Into<String>) {
+        if self.first_error.is_none() {
+            self.first_error = Some(ParseError::new(at, message));
+        }
+    }
+
+    fn unexpected(&self, place: &str, expected: &str) -> ParseError {
+        let mut message = format!("unexpected {}", self.token.describe());
+        let place = if place.is_empty() && self.aggregations > 0 { "aggregation" } else { place };
+        if !place.is_empty() {
+            message.push_str(&format!(" in {place}"));
+        }
+        if !expected.is_empty() {
+            message.push_str(&format!(", expected {expected}"));
+        }
+        ParseError::new(self.token.start, message)
+    }
+
+    fn expect(&mut self, kind: Kind) -> Parsed<Token<'a>> {
+        if self.token.kind == kind { self.advance() } else { Err(self.unexpected("", "")) }
+    }
+
+    fn check_depth(&self, depth: usize) -> Parsed<usize> {
+        if depth <= DEPTH_MAX {
+            return Ok(depth);
+        }
+        Err(ParseError::new(self.token.start, format!("the expression is nested more than {DEPTH_MAX} deep")))
+    }
+
+    /// An expression of operators that bind at least as tightly as `precedence`, and how deep it is.
+    fn expr(&mut self, precedence: u8) -> Parsed<(Expr, usize)> {
+        self.depth = self.check_depth(self.depth + 1)?;
+        let (mut left, mut depth) = self.operand()?;
+        while let Kind::Operator(sign) = self.token.kind {
+            let Some((operator, own)) = binary_operator(sign).filter(|(_, own)| *own >= precedence) else { break };
+            let operator_at = self.advance()?.start;
+            let (yields_bool, matching) = self.modifiers()?;
+            // `^` groups to the right, all others to the left.
+            let (right, right_depth) = self.expr(if operator == BinaryOperator::Power { own } else { own + 1 })?;
+            depth = self.check_depth(depth.max(right_depth) + 1)?;
+            left = Expr::Binary(Box::new(BinaryExpr { operator, operator_at, left, right, yields_bool, matching }));
+        }
+        self.depth -= 1;
+        Ok((left, depth))
+    }
+
+    fn modifiers(&mut self) -> Parsed<(bool, VectorMatching)> {
+        let mut matching = VectorMatching {
+            is_on: false,
+            labels: Vec::new(),
+            cardinality: Cardinality::OneToOne,
+            include: Vec::new(),
+        };
+        let yields_bool = self.token.kind == Kind::Keyword(Keyword::Bool);
+        if yields_bool {
+            self.advance()?;
+        }
+        let Kind::Keyword(keyword @ (Keyword::On | Keyword::Ignoring)) = self.token.kind else {
+            return Ok((yields_bool, matching));
+        };
+        self.advance()?;
+        matching.is_on = keyword == Keyword::On;
+        matching.labels = self.labels()?;
+        matching.cardinality = match self.token.kind {
+            Kind::Keyword(Keyword::GroupLeft) => Cardinality::ManyToOne,
+            Kind::Keyword(Keyword::GroupRight) => Cardinality::OneToMany,
+            _ => return Ok((yields_bool, matching)),
+        };
+        self.advance()?;
+        if self.token.kind == Kind::LeftParen {
+            matching.include = self.labels()?;
+        }
+        Ok((yields_bool, matching))
+    }
+
+    /// `(a, b)`
+    fn labels(&mut self) -> Parsed<Vec<String>> {
+        let place = "grouping opts";
+        if self.token.kind != Kind::LeftParen {
+            return Err(self.unexpected(place, "\"(\""));
+        }
+        self.advance()?;
+        let mut labels = Vec::new();
+        while self.token.kind != Kind::RightParen {
+            labels.push(self.label()?);
+            match self.token.kind {
+                Kind::Comma => self.advance()?,
+                Kind::RightParen => break,
+                _ => return Err(self.unexpected(place, "\",\" or \")\"")),
+            };
+        }
+        self.advance()?;
+        Ok(labels)
+    }
+
+    fn label(&mut self) -> Parsed<String> {
+        let token = self.token;
+        let name = match token.kind {
+            Kind::Text => self.unquote(token),
+            Kind::Identifier | Kind::MetricIdentifier | Kind::Aggregator | Kind::Bound => token.text.to_owned(),
+            Kind::Keyword(keyword) if keyword != Keyword::Without => token.text.to_owned(),
+            Kind::Operator(Sign::And | Sign::Or | Sign::Unless | Sign::Atan2) => token.text.to_owned(),
+            _ => return Err(self.unexpected("grouping opts", "label")),
+        };
+        if name.is_empty() {
+            self.complain(token.start, "invalid label name for grouping: \"\"");
+        }
+        self.advance()?;
+        Ok(name)
+    }
+
+    /// An operand with its sign, range, offset and moment.
+    fn operand(&mut self) -> Parsed<(Expr, usize)> {
+        if let Kind::Operator(sign @ (Sign::Add | Sign::Sub)) = self.token.kind {
+            let start = self.advance()?.start;
+            // A sign binds as tightly as `*`: `-2 ^ 2` is −4.
+            let (inner, depth) = self.expr(MULTIPLY + 1)?;
+            let is_minus = sign == Sign::Sub;
+            if let Expr::Number(mut number) = inner {
+                number.value = if is_minus { -number.value } else { number.value };
+                number.span.start = start;
+                return Ok((Expr::Number(number), depth));
+            }
+            let depth = self.check_depth(depth + 1)?;
+            return Ok((Expr::Unary { is_minus, inner: Box::new(inner), start }, depth));
+        }
+        let (mut expr, mut depth) = self.primary()?;
+        loop {
+            match self.token.kind {
+                Kind::LeftBracket => {
+                    expr = self.range(expr)?;
+                    depth = self.check_depth(depth + 1)?;
+                }
+                Kind::Keyword(Keyword::Offset) => self.offset(&mut expr)?,
+                Kind::Operator(Sign::At) => self.at(&mut expr)?,
+                _ => return Ok((expr, depth)),
+            }
+        }
+    }
+
+    fn primary(&mut self) -> Parsed<(Expr, usize)> {
+        let token = self.token;
+        match token.kind {
+            Kind::Number | Kind::Duration => Ok((Expr::Number(self.number()?), 1)),
+            Kind::Text => {
+                let value = self.unquote(token);
+                self.advance()?;
+                Ok((Expr::Text { value, span: Span { start: token.start, end: token.end() } }, 1))
+            }
+            Kind::LeftParen => {
+                self.advance()?;
+                let (inner, depth) = self.expr(0)?;
+                let end = self.expect(Kind::RightParen)?.end();
+                let depth = self.check_depth(depth + 1)?;
+                Ok((Expr::Paren { inner: Box::new(inner), span: Span { start: token.start, end } }, depth))
+            }
+            Kind::LeftBrace => {
+                let (matchers, span) = self.matchers()?;
+                Ok((Expr::Selector(Selector { name: None, matchers, when: When::default(), span }), 1))
+            }
+            Kind::Aggregator => self.aggregate_or_metric(),
+            Kind::Identifier => {
+                self.advance()?;
+                if self.token.kind == Kind::LeftParen { self.call(token) } else { self.metric(token) }
+            }
+            Kind::MetricIdentifier
+            | Kind::Bound
+            | Kind::Operator(Sign::And | Sign::Or | Sign::Unless)
+            | Kind::Keyword(Keyword::By | Keyword::Offset | Keyword::Without) => {
+                self.advance()?;
+                self.metric(token)
+            }
+            _ => Err(self.unexpected("", "")),
+        }
+    }
+
+    fn number(&mut self) -> Parsed<Number> {
+        let token = self.token;
+        let is_duration = token.kind == Kind::Duration;
+        let read = if is_duration { numerals::duration(token.text) } else { numerals::number(token.text) };
+        let value = read.unwrap_or_else(|message| {
+            self.complain(token.start, message);
+            0.0
+        });
+        self.advance()?;
+        Ok(Number { value, is_duration, span: Span { start: token.start, end: token.end() } })
+    }
+
+    fn unquote(&mut self, token: Token<'a>) -> String {
+        quote::unquoted(token.text).unwrap_or_else(|| {
+            let message = format!("error unquoting string {}: invalid syntax", super::quoted(token.text));
+            self.complain(token.start, message);
+            String::new()
+        })
+    }
+
+    /// A selector whose name is taken already.
+    fn metric(&mut self, name: Token<'a>) -> Parsed<(Expr, usize)> {
+        let mut span = Span { start: name.start, end: name.end() };
+        let mut matchers = Vec::new();
+        if self.token.kind == Kind::LeftBrace {
+            let (listed, braces) = self.matchers()?;
+            matchers = listed;
+            span.end = braces.end;
+        }
+        let name = Some(name.text.to_owned());
+        Ok((Expr::Selector(Selector { name, matchers, when: When::default(), span }), 1))
+    }
+
+    /// `{a="b", c=~"d"}`
+    fn matchers(&mut self) -> Parsed<(Vec<LabelMatcher>, Span)> {
+        let start = self.advance()?.start;
+        let mut matchers = Vec::new();
+        while self.token.kind != Kind::RightBrace {
+            matchers.extend(self.matcher()?);
+            match self.token.kind {
+                Kind::Comma => self.advance()?,
+                Kind::RightBrace => break,
+                _ => return Err(self.unexpected("label matching", "\",\" or \"}\"")),
+            };
+        }
+        let end = self.advance()?.end();
+        Ok((matchers, Span { start, end }))
+    }
+
+    fn matcher(&mut self) -> Parsed<Option<LabelMatcher>> {
+        let place = "label matching";
+        let token = self.token;
+        let name = match token.kind {
+            Kind::Identifier => token.text.to_owned(),
+            Kind::Text => self.unquote(token),
+            _ => return Err(self.unexpected(place, "identifier or \"}\"")),
+        };
+        self.advance()?;
+        let sign = self.token.kind;
+        let is_operator =
+            matches!(sign, Kind::Equals | Kind::Operator(Sign::NotEqual | Sign::Matches | Sign::MatchesNot));
+        if !is_operator && token.kind == Kind::Text {
+            let matcher = LabelMatcher { name: crate::model::METRIC_NAME.to_owned(), op: MatchOp::Equal, value: name };
+            return Ok(Some(matcher));
+        }
+        if !is_operator {
+            return Err(self.unexpected(place, "label matching operator"));
+        }
+        self.advance()?;
+        if self.token.kind != Kind::Text {
+            return Err(self.unexpected(place, "string"));
+        }
+        let literal = self.token;
+        let value = self.unquote(literal);
+        self.advance()?;
+        let op = match sign {
+            Kind::Equals => MatchOp::Equal,
+            Kind::Operator(Sign::NotEqual) => MatchOp::NotEqual,
+            _ => match self.pattern(&value, token.start) {
+                None => return Ok(None),
+                Some(pattern) if sign == Kind::Operator(Sign::Matches) => MatchOp::Matches(pattern),
+                Some(pattern) => MatchOp::NotMatches(pattern),
+            },
+        };
+        Ok(Some(LabelMatcher { name, op, value }))
+    }
+
+    fn pattern(&mut self, text: &str, at: usize) -> Option<regex::Regex> {
+        self.regexes += 1;
+        if self.regexes > REGEXES_MAX {
+            self.complain(at, format!("the expression has more than {REGEXES_MAX} regular expressions"));
+            return None;
+        }
+        pattern::anchored(text).map_err(|message| self.complain(at, message)).ok()
+    }
+
+    fn call(&mut self, name: Token<'a>) -> Parsed<(Expr, usize)> {
+        let (arguments, depth) = self.arguments()?;
+        let span = Span { start: name.start, end: self.last_end };
+        match catalog::function(name.text) {
+            None => self.complain(name.start, format!("unknown function with name {}", super::quoted(name.text))),
+            Some(function) if function.is_experimental && !self.features.experimental_functions => {
+                self.complain(name.start, format!("function {} is not enabled", super::quoted(name.text)));
+            }
+            Some(_) => {}
+        }
+        let depth = self.check_depth(depth + 1)?;
+        Ok((Expr::Call(Box::new(CallExpr { name: name.text.to_owned(), arguments, span })), depth))
+    }
+
+    /// `(a, b)`
+    fn arguments(&mut self) -> Parsed<(Vec<Expr>, usize)> {
+        self.expect(Kind::LeftParen)?;
+        let (mut arguments, mut depth) = (Vec::new(), 0);
+        while self.token.kind != Kind::RightParen {
+            let (argument, own) = self.expr(0)?;
+            arguments.push(argument);
+            depth = depth.max(own);
+            match self.token.kind {
+                Kind::Comma => {
+                    let at = self.advance()?.start;
+                    if matches!(self.token.kind, Kind::RightParen | Kind::Comma) {
+                        self.complain(at, "trailing commas not allowed in function call args");
+                    }
+                }
+                Kind::RightParen => break,
+                _ => return Err(self.unexpected("", "")),
+            }
+        }
+        self.expect(Kind::RightParen)?;
+        Ok((arguments, depth))
+    }
+
+    fn aggregate_or_metric(&mut self) -> Parsed<(Expr, usize)> {
+        let name = self.advance()?;
+        let begins = matches!(self.token.kind, Kind::LeftParen | Kind::Keyword(Keyword::By | Keyword::Without));
+        if begins {
+            return self.aggregate(name);
+        }
+        let goes_on = matches!(
+            self.token.kind,
+            Kind::End
+                | Kind::LeftBrace
+                | Kind::LeftBracket
+                | Kind::RightParen
+                | Kind::RightBracket
+                | Kind::Comma
+                | Kind::Colon
+                | Kind::Operator(_)
+                | Kind::Keyword(Keyword::Offset)
+        );
+        if goes_on {
+            return self.metric(name);
+        }
+        Err(self.unexpected("aggregation", ""))
+    }
+
+    fn aggregate(&mut self, name: Token<'a>) -> Parsed<(Expr, usize)> {
+        self.aggregations += 1;
+        let mut modifier = self.grouping()?;
+        let (arguments, depth) = self.arguments()?;
+        self.aggregations -= 1;
+        if modifier.is_none() {
+            modifier = self.grouping()?;
+        }
+        let span = Span { start: name.start, end: self.last_end };
+        let (is_without, grouping) = modifier.unwrap_or_default();
+        let name = name.text.to_ascii_lowercase();
+        let depth = self.check_depth(depth + 1)?;
+        let (inner, parameter) = self.aggregated(&name, arguments, span)?;
+        let aggregate = AggregateExpr { name, inner, parameter, grouping, is_without, span };
+        Ok((Expr::Aggregate(Box::new(aggregate)), depth))
+    }
+
+    fn grouping(&mut self) -> Parsed<Option<(bool, Vec<String>)>> {
+        let Kind::Keyword(keyword @ (Keyword::By | Keyword::Without)) = self.token.kind else { return Ok(None) };
+        self.advance()?;
+        Ok(Some((keyword == Keyword::Without, self.labels()?)))
+    }
+
+    /// What is aggregated, and the parameter before it.
+    fn aggregated(&mut self, name: &str, arguments: Vec<Expr>, span: Span) -> Parsed<(Expr, Option<Expr>)> {
+        let count = arguments.len();
+        let has_parameter = catalog::has_parameter(name);
+        let wanted = 1 + usize::from(has_parameter);
+        if count == 0 {
+            return Err(ParseError::new(span.start, "no arguments for aggregate expression provided"));
+        }
+        if catalog::is_experimental_aggregation(name) && !self.features.experimental_functions {
+            let flag = "--enable-feature=promql-experimental-functions";
+            let message = format!("{name}() is experimental and must be enabled with {flag}");
+            return Err(ParseError::new(span.start, message));
+        }
+        let mut arguments = arguments.into_iter();
+        let parameter = if has_parameter { arguments.next() } else { None };
+        match arguments.next() {
+            Some(inner) if count == wanted => Ok((inner, parameter)),
+            _ => {
+                let what = "wrong number of arguments for aggregate expression provided";
+                Err(ParseError::new(span.start, format!("{what}, expected {wanted}, got {count}")))
+            }
+        }
+    }
+
+    /// `[5m]` or `[5m:1m]` behind an expression.
+    fn range(&mut self, expr: Expr) -> Parsed {
+        let bracket = self.advance()?;
+        let subquery = "subquery selector";
+        if !begins_length(self.token.kind) {
+            return Err(self.unexpected(subquery, "number or duration"));
+        }
+        let range = self.positive_length()?;
+        match self.token.kind {
+            Kind::RightBracket => {
+                let end = self.advance()?.end();
+                let why = match &expr {
+                    Expr::Selector(selector) if selector.when.offset.as_ref().is_some_and(is_not_zero) => {
+                        "no offset modifiers allowed before range"
+                    }
+                    Expr::Selector(selector) if selector.when.at.is_some() => "no @ modifiers allowed before range",
+                    Expr::Selector(_) => "",
+                    _ => "ranges only allowed for vector selectors",
+                };
+                match expr {
+                    Expr::Selector(selector) if why.is_empty() => {
+                        Ok(Expr::Range(Box::new(RangeExpr { selector, range, end })))
+                    }
+                    _ => Err(ParseError::new(bracket.start, why)),
+                }
+            }
+            Kind::Colon => {
+                self.advance()?;
+                let step = match self.token.kind {
+                    Kind::RightBracket => None,
+                    kind if begins_length(kind) => Some(self.positive_length()?),
+                    _ => return Err(self.unexpected(subquery, "number or duration or \"]\"")),
+                };
+                if self.token.kind != Kind::RightBracket {
+                    return Err(self.unexpected(subquery, "\"]\""));
+                }
+                let end = self.advance()?.end();
+                let when = When::default();
+                Ok(Expr::Subquery(Box::new(Subquery { inner: expr, range, step, when, end })))
+            }
+            _ => Err(self.unexpected("subquery or range", "\":\" or \"]\"")),
+        }
+    }
+
+    fn positive_length(&mut self) -> Parsed<Length> {
+        let length = self.length(0)?.0;
+        if let Length::Number(number) = &length
+            && number.value <= 0.0
+        {
+            self.complain(number.span.start, "duration must be greater than 0");
+        }
+        Ok(length)
+    }
+
+    /// A length with operators that bind at least as tightly as `precedence`.
+    fn length(&mut self, precedence: u8) -> Parsed<(Length, usize)> {
+        self.depth = self.check_depth(self.depth + 1)?;
+        let (mut left, mut depth) = self.length_operand()?;
+        while let Kind::Operator(sign) = self.token.kind {
+            let calculates = matches!(sign, Sign::Add | Sign::Sub | Sign::Mul | Sign::Div | Sign::Mod | Sign::Pow);
+            let Some((operator, own)) = binary_operator(sign).filter(|(_, own)| calculates && *own >= precedence)
+            else {
+                break;
+            };
+            let operator_at = self.advance()?.start;
+            let (right, right_depth) = self.length(if operator == BinaryOperator::Power { own } else { own + 1 })?;
+            self.complain_of_calculation(left.span().start);
+            let is_zero = matches!(&right, Length::Number(number) if number.value == 0.0);
+            match operator {
+                BinaryOperator::Divide if is_zero => self.complain(operator_at, "division by zero"),
+                BinaryOperator::Modulo if is_zero => self.complain(operator_at, "modulo by zero"),
+                _ => {}
+            }
+            depth = self.check_depth(depth.max(right_depth) + 1)?;
+            let start = left.span().start;
+            let (left_box, right) = (Some(Box::new(left)), Box::new(right));
+            left = Length::Operation { operator, left: left_box, right, start, is_wrapped: false };
+        }
+        self.depth -= 1;
+        Ok((left, depth))
+    }
+
+    fn length_operand(&mut self) -> Parsed<(Length, usize)> {
+        match self.token.kind {
+            Kind::Number | Kind::Duration => {
+                let number = self.number()?;
+                self.check_length(&number, number.span.start);
+                Ok((Length::Number(number), 1))
+            }
+            Kind::Operator(sign @ (Sign::Add | Sign::Sub)) => {
+                let start = self.advance()?.start;
+                let (inner, depth) = self.length(MULTIPLY + 1)?;
+                Ok((self.signed(inner, sign == Sign::Sub, start), depth + 1))
+            }
+            Kind::LeftParen => {
+                self.advance()?;
+                let (inner, depth) = self.length(0)?;
+                self.expect(Kind::RightParen)?;
+                self.complain_of_calculation(inner.span().start);
+                let inner = match inner {
+                    Length::Operation { operator, left, right, start, .. } => {
+                        Length::Operation { operator, left, right, start, is_wrapped: true }
+                    }
+                    number @ Length::Number(_) => number,
+                };
+                Ok((inner, depth + 1))
+            }
+            _ => Err(self.unexpected("subquery selector", "number or duration")),
+        }
+    }
+
+    fn signed(&mut self, inner: Length, is_minus: bool, start: usize) -> Length {
+        match inner {
+            Length::Number(mut number) => {
+                number.value = if is_minus { -number.value } else { number.value };
+                self.check_length(&number, start);
+                number.span.start = start;
+                Length::Number(number)
+            }
+            operation if is_minus => {
+                let operator = BinaryOperator::Subtract;
+                Length::Operation { operator, left: None, right: Box::new(operation), start, is_wrapped: false }
+            }
+            operation => operation,
+        }
+    }
+
+    fn complain_of_calculation(&mut self, at: usize) {
+        if !self.features.duration_expressions {
+            self.complain(at, "experimental duration expression is not enabled");
+        }
+    }
+
+    fn check_length(&mut self, number: &Number, at: usize) {
+        const SECONDS_MAX: f64 = 9_223_372_036.854_776;
+        if number.value > SECONDS_MAX || number.value < -SECONDS_MAX {
+            self.complain(at, "duration out of range");
+        }
+    }
+
+    fn offset(&mut self, expr: &mut Expr) -> Parsed<()> {
+        self.advance()?;
+        let length = match self.token.kind {
+            Kind::Number | Kind::Duration => self.length_operand()?.0,
+            Kind::Operator(sign @ (Sign::Add | Sign::Sub)) => {
+                let start = self.advance()?.start;
+                match self.token.kind {
+                    Kind::Number | Kind::Duration => {
+                        let number = self.length_operand()?.0;
+                        self.signed(number, sign == Sign::Sub, start)
+                    }
+                    Kind::LeftParen => {
+                        let inner = self.length(MULTIPLY + 1)?.0;
+                        self.signed(inner, sign == Sign::Sub, start)
+                    }
+                    _ => return Err(self.unexpected("offset", "number or duration")),
+                }
+            }
+            Kind::LeftParen => self.length(0)?.0,
+            _ => return Err(self.unexpected("offset", "number or duration")),
+        };
+        let at = expr.span().start;
+        let end = self.last_end;
+        match modifiable(expr) {
+            None => {
+                let what = "an instant vector selector or range vector selector or a subquery";
+                self.complain(at, format!("offset modifier must be preceded by {what}"));
+            }
+            Some((when, _)) if when.offset.as_ref().is_some_and(is_not_zero) => {
+                self.complain(at, "offset may not be set multiple times");
+            }
+            Some((when, own_end)) => (when.offset, *own_end) = (Some(length), end),
+        }
+        Ok(())
+    }
+
+    fn at(&mut self, expr: &mut Expr) -> Parsed<()> {
+        self.advance()?;
+        let at = expr.span().start;
+        let modifier = match self.token.kind {
+            Kind::Bound => {
+                let is_start = self.advance()?.text.eq_ignore_ascii_case("start");
+                if self.token.kind != Kind::LeftParen {
+                    return Err(self.unexpected("@", "timestamp"));
+                }
+                self.advance()?;
+                if self.token.kind != Kind::RightParen {
+                    return Err(self.unexpected("@", "timestamp"));
+                }
+                self.advance()?;
+                if is_start { AtModifier::Start } else { AtModifier::End }
+            }
+            Kind::Operator(sign @ (Sign::Add | Sign::Sub)) => {
+                self.advance()?;
+                let seconds = self.moment()?;
+                AtModifier::Moment(self.timestamp(if sign == Sign::Sub { -seconds } else { seconds }, at))
+            }
+            _ => {
+                let seconds = self.moment()?;
+                AtModifier::Moment(self.timestamp(seconds, at))
+            }
+        };
+        let end = self.last_end;
+        match modifiable(expr) {
+            None => {
+                let what = "an instant vector selector or range vector selector or a subquery";
+                self.complain(at, format!("@ modifier must be preceded by {what}"));
+            }
+            Some((when, _)) if when.at.is_some() => self.complain(at, "@ <timestamp> may not be set multiple times"),
+            Some((when, own_end)) => (when.at, *own_end) = (Some(modifier), end),
+        }
+        Ok(())
+    }
+
+    fn moment(&mut self) -> Parsed<f64> {
+        if !matches!(self.token.kind, Kind::Number | Kind::Duration) {
+            return Err(self.unexpected("@", "timestamp"));
+        }
+        Ok(self.number()?.value)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "what is out of range is refused")]
+    fn timestamp(&mut self, seconds: f64, at: usize) -> Timestamp {
+        if !seconds.is_finite() || seconds.abs() >= i64::MAX as f64 {
+            let written =
+                if seconds.is_finite() { format!("{seconds:.6}") } else { crate::query::numbers::format(seconds) };
+            self.complain(at, format!("timestamp out of bounds for @ modifier: {written}"));
+        }
+        Timestamp((seconds * 1000.0).round() as i64)
+    }
+}
+
+/// How tightly `*` and signs bind.
+const MULTIPLY: u8 = 5;
+
+/// An operator and how tightly it binds.
+fn binary_operator(sign: Sign) -> Option<(BinaryOperator, u8)> {
+    Some(match sign {
+        Sign::Or => (BinaryOperator::Or, 1),
+        Sign::And => (BinaryOperator::And, 2),
+        Sign::Unless => (BinaryOperator::Unless, 2),
+        Sign::Equal => (BinaryOperator::Equal, 3),
+        Sign::NotEqual => (BinaryOperator::NotEqual, 3),
+        Sign::Greater => (BinaryOperator::Greater, 3),
+        Sign::GreaterOrEqual => (BinaryOperator::GreaterOrEqual, 3),
+        Sign::Less => (BinaryOperator::Less, 3),
+        Sign::LessOrEqual => (BinaryOperator::LessOrEqual, 3),
+        Sign::Add => (BinaryOperator::Add, 4),
+        Sign::Sub => (BinaryOperator::Subtract, 4),
+        Sign::Mul => (BinaryOperator::Multiply, MULTIPLY),
+        Sign::Div => (BinaryOperator::Divide, MULTIPLY),
+        Sign::Mod => (BinaryOperator::Modulo, MULTIPLY),
+        Sign::Atan2 => (BinaryOperator::Atan2, MULTIPLY),
+        Sign::Pow => (BinaryOperator::Power, MULTIPLY + 1),
+        Sign::Matches | Sign::MatchesNot | Sign::At => return None,
+    })
+}
+
+fn begins_length(kind: Kind) -> bool {
+    matches!(kind, Kind::Number | Kind::Duration | Kind::LeftParen | Kind::Operator(Sign::Add | Sign::Sub))
+}
+
+/// Whether an offset counts as set: one of zero may be set again.
+fn is_not_zero(offset: &Length) -> bool {
+    !matches!(offset, Length::Number(number) if number.value == 0.0)
+}
+
+/// Offset and moment of an expression, and where it ends, if it can have these.
+fn modifiable(expr: &mut Expr) -> Option<(&mut When, &mut usize)> {
+    match expr {
+        Expr::Selector(selector) => Some((&mut selector.when, &mut selector.span.end)),
+        Expr::Range(range) => Some((&mut range.selector.when, &mut range.end)),
+        Expr::Subquery(subquery) => Some((&mut subquery.when, &mut subquery.end)),
+        _ => None,
+    }
+}
