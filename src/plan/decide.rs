@@ -197,6 +197,9 @@ impl<'a> Planner<'a> {
             }
             let key = past.action.target.component.to_string();
             let Some(workload) = self.workloads.get(key.as_str()) else { continue };
+            if self.is_disowned(past, &key) {
+                continue;
+            }
             let missing = super::ladder::missing(&past.action.change, workload);
             let constraints = super::Constraints { avoid_at_risk: false, ..super::Constraints::default() };
             let placed = missing.and_then(|change| self.demand(&change, workload, &constraints).ok().flatten());

@@ -102,6 +102,12 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Whether this plan finds out that somebody else changed what an action had set.
+    pub(super) fn is_disowned(&self, past: &PastAction, key: &str) -> bool {
+        let looked_at = self.is_due(past) && !self.stands_under_another(past, key) && !self.is_being_undone(past, key);
+        looked_at && self.no_longer_ours(past, key).is_some()
+    }
+
     fn is_due(&self, past: &PastAction) -> bool {
         let expired = past.action.expires_at.is_some_and(|at| at <= self.now);
         let main = past.action.makes_room_for.as_deref().and_then(|id| self.past.get(id));

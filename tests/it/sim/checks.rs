@@ -230,6 +230,15 @@ impl Checker {
         self.deeds.values().filter(|deed| deed.in_force() && deed.action.undo.is_some()).map(|deed| &deed.action)
     }
 
+    /// How many things at the most have to be given back on one component.
+    pub(crate) fn stacked(&self) -> i64 {
+        let mut by_component: BTreeMap<String, i64> = BTreeMap::new();
+        for action in self.outstanding() {
+            *by_component.entry(action.target.component.to_string()).or_default() += 1;
+        }
+        by_component.into_values().max().unwrap_or(0)
+    }
+
     /// Whether nothing is known yet of what came of something.
     pub(crate) fn under_way(&self) -> impl Iterator<Item = &Action> {
         self.deeds.values().filter(|deed| deed.outcome.is_none()).map(|deed| &deed.action)

@@ -92,6 +92,18 @@ fn no_seed_breaks_an_invariant() {
     }
 }
 
+/// Beyond the usual seeds: that broke something when a million were run.
+const ONCE_BROKEN: [u64; 4] = [10_670, 16_022, 24_182, 47_269];
+
+#[test]
+fn what_a_million_seeds_found_stays_mended() {
+    let runtime = run::runtime();
+    for seed in ONCE_BROKEN {
+        let ran = run::run(&runtime, seed, Wanted::Nothing);
+        assert!(ran.broken.is_empty(), "{}: {:#?}", run::reproduce(seed), ran.broken);
+    }
+}
+
 /// Each kind of thing came about often enough for its invariants to mean something.
 fn assert_it_was_no_walk_in_the_park(tally: &Tally) {
     let counts = [

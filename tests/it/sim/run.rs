@@ -414,7 +414,9 @@ impl Run {
             self.script.rules.iter().map(|rules| rules.expires_after + rules.cooldown).max().unwrap_or_default();
         // Behind a clock that was set back everything waits until it is as late again.
         let behind = (Millis::ZERO - self.ahead).max(Millis::ZERO) + self.ahead.max(Millis::ZERO);
-        let until = self.site.world.lock().now + longest * 2 + Millis::HOUR * 2 + behind;
+        // What stands on one component is given back one after the other, half an hour apart.
+        let stacked = Millis::MINUTE * 45 * self.checker.stacked();
+        let until = self.site.world.lock().now + longest * 2 + Millis::HOUR * 2 + behind + stacked;
         let mut quiet = 0;
         while self.site.world.lock().now < until && quiet < 2 {
             self.live(interval).await;
