@@ -242,7 +242,13 @@ fn vector(random: &mut Random, depth: usize) -> Tree {
     }
     let less = depth - 1;
     let parts = match random.below(22) {
-        0..=2 => vec![text(format!("{}(", random.one_of(MAPS))), child(vector(random, less)), text(")")],
+        0..=2 => {
+            let name = random.one_of(MAPS);
+            // Angles of what is huge are noise.
+            let is_angle = ["sin", "cos", "tan"].contains(&name);
+            let of = if is_angle { Tree::leaf(Kind::Vector, "temperature_celsius") } else { vector(random, less) };
+            vec![text(format!("{name}(")), child(of), text(")")]
+        }
         3..=7 => vec![text(format!("{}(", random.one_of(OVER_TIME))), child(range(random, less)), text(")")],
         8..=11 => aggregation(random, less),
         12 | 13 => with_scalar(random, less),
@@ -269,13 +275,22 @@ fn aggregation(random: &mut Random, less: usize) -> Vec<Part> {
     match random.below(10) {
         0 => {
             let name = random.one_of(&["topk", "bottomk"]);
-            // With grouping, ties and chances of `limitk` the order of series decides; the corpus has these.
-            vec![text(format!("{name}{grouping} (")), child(Tree::leaf(Kind::Scalar, random.one_of(&["1", "2", "3", "0", "5.5", "-1"]))), text(", "), child(vector(random, less)), text(")")]
+            // Of what is calculated the order of series decides ties, which nobody defines.
+            let k = Tree::leaf(Kind::Scalar, random.one_of(&["1", "2", "3", "0", "5.5", "-1"]));
+            let of = Tree::leaf(Kind::Vector, format!("{}{}", selector(random), placement(random)));
+            vec![text(format!("{name}{grouping} (")), child(k), text(", "), child(of), text(")")]
         }
-        1 => vec![text(format!("quantile{grouping} (")), child(scalar(random, less.min(1))), text(", "), child(vector(random, less)), text(")")],
+        1 => {
+            // Not `@` in the quantile, which Prometheus 3.5 resolves for all but parameters of aggregations.
+            let quantile = random.one_of(&["0.5", "0.9", "2", "(-1)", "NaN", "Inf", "time()", "scalar(sparse)", "scalar(constant)"]);
+            let quantile = Tree::leaf(Kind::Scalar, quantile);
+            vec![text(format!("quantile{grouping} (")), child(quantile), text(", "), child(vector(random, less)), text(")")]
+        }
         2 => {
             let label = random.one_of(&["value", "job", "code", "__name__"]);
-            vec![text(format!("count_values{grouping} (\"{label}\", ")), child(vector(random, less)), text(")")]
+            // The last digit of what is calculated may differ, and would be a label.
+            let of = Tree::leaf(Kind::Vector, format!("{}{}", selector(random), placement(random)));
+            vec![text(format!("count_values{grouping} (\"{label}\", ")), child(of), text(")")]
         }
         _ => vec![text(format!("{}{grouping} (", random.one_of(REDUCERS))), child(vector(random, less)), text(")")],
     }
@@ -396,7 +411,11 @@ fn seldom(random: &mut Random, less: usize) -> Vec<Part> {
     match random.below(5) {
         0 | 1 => vec![text("vector("), child(scalar(random, less)), text(")")],
         2 => vec![text(random.one_of(&["hour()", "minute()", "day_of_week()", "year()", "vector(time())"]))],
-        3 => vec![text(format!("info({}, {})", selector(random), random.one_of(&["{version=~\".+\"}", "{region=\"eu\"}", "{__name__=\"target_info\"}", "{nope=~\".+\"}"])))],
-        _ => vec![text("info("), child(vector(random, less)), text(")")],
+        // Prometheus mixes up the series where one of them has gaps.
+        _ => {
+            let metric = random.one_of(&["requests_total", "cpu_seconds", "latency_seconds_count", "rate(requests_total[5m])"]);
+            let of = random.one_of(&["", ", {version=~\".+\"}", ", {region=\"eu\"}", ", {__name__=\"target_info\"}", ", {nope=~\".+\"}"]);
+            vec![text(format!("info({metric}{of})"))]
+        }
     }
 }
