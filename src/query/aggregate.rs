@@ -45,8 +45,11 @@ fn check_quantiles(parameters: &[f64], at: usize, notes: &mut Notes) {
     if parameters.iter().any(|value| value.is_nan()) {
         notes.check_quantile(f64::NAN, at);
     }
-    for bound in [min, max].into_iter().filter(|bound| !bound.is_nan()) {
-        notes.check_quantile(bound, at);
+    if max > 1.0 {
+        notes.check_quantile(max, at);
+    }
+    if min < 0.0 {
+        notes.check_quantile(min, at);
     }
 }
 

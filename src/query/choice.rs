@@ -82,7 +82,7 @@ fn choose_at(
 fn limit(k: f64) -> Result<usize, QueryError> {
     const MAX: f64 = 9_223_372_036_854_774_784.0;
     if !(-9_223_372_036_854_775_808.0..=MAX).contains(&k) {
-        return Err(QueryError::Execution(format!("Scalar value {} overflows int64", numbers::format_general(k))));
+        return Err(QueryError::Execution(format!("Scalar value {} overflows int64", numbers::format_plain(k))));
     }
     Ok(if k < 1.0 { 0 } else { k as usize })
 }

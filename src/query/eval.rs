@@ -221,8 +221,9 @@ impl<'a> Evaluator<'a> {
             let message = format!("invalid regular expression in label_replace(): {}", of.pattern);
             return Err(QueryError::Execution(message));
         };
-        if of.target.is_empty() {
-            return Err(QueryError::Execution("invalid destination label name in label_replace(): ".to_owned()));
+        if !is_label(&of.target) {
+            let message = format!("invalid destination label name in label_replace(): {}", of.target);
+            return Err(QueryError::Execution(message));
         }
         let mut matrix = self.vector(&of.inner, grid)?;
         functions::label_replace(&mut matrix, &of.target, &of.template, &of.source, regex);
@@ -312,11 +313,13 @@ impl<'a> Evaluator<'a> {
 
     fn info(&mut self, inner: &Node, matchers: &[Matcher], grid: Grid) -> Evaluated<Matrix> {
         let matrix = self.vector(inner, grid)?;
-        let Some(mut wanted) = info::info_matchers(&matrix, matchers) else { return Ok(matrix) };
+        let Some(mut wanted) = info::info_matchers(&matrix, matchers) else {
+            return info::enrich(&matrix, None, matchers);
+        };
         wanted.extend(info::identity_matchers(&matrix));
         let selector = Selector { matchers: wanted, placement: Placement { offset: Millis::ZERO, at: None } };
         let infos = self.select_values(&selector, grid, |sample| sample.at.0 as f64)?;
-        info::enrich(&matrix, &infos, matchers)
+        info::enrich(&matrix, Some(&infos), matchers)
     }
 
     /// `timestamp()`: that of the sample where the argument is a selector, else that of evaluation.
@@ -495,12 +498,20 @@ fn nameless(mut matrix: Matrix) -> Evaluated<Matrix> {
     Ok(matrix)
 }
 
+/// Whether a text can be a label's name: any that is not empty. Bytes that were no UTF-8 became replacement characters.
+fn is_label(name: &str) -> bool {
+    !name.is_empty() && !name.contains(char::REPLACEMENT_CHARACTER)
+}
+
 fn check_label_join(target: &str, sources: &[String]) -> Evaluated<()> {
-    let wrong = |which: &str| Err(QueryError::Execution(format!("invalid {which} label name in label_join(): ")));
-    if sources.iter().any(String::is_empty) {
-        return wrong("source");
+    let wrong = |which: &str, name: &str| {
+        Err(QueryError::Execution(format!("invalid {which} label name in label_join(): {name}")))
+    };
+    match sources.iter().find(|name| !is_label(name)) {
+        Some(source) => wrong("source", source),
+        None if !is_label(target) => wrong("destination", target),
+        None => Ok(()),
     }
-    if target.is_empty() { wrong("destination") } else { Ok(()) }
 }
 
 /// Smoothing wants factors between 0 and 1 wherever a window has samples.

@@ -38,14 +38,21 @@ fn identity(labels: &LabelSet) -> [String; 2] {
     IDENTIFYING.map(|name| labels.get(name).to_owned())
 }
 
-/// The series with the labels of their info series. The values of `infos` are the times of their samples, in milliseconds.
-pub(super) fn enrich(matrix: &Matrix, infos: &Matrix, own: &[Matcher]) -> Result<Matrix, QueryError> {
-    let wanted: BTreeMap<&str, Vec<&Matcher>> =
-        own.iter().filter(|matcher| matcher.name != METRIC_NAME).fold(BTreeMap::new(), |mut wanted, matcher| {
+/// The series with the labels of their info series. The values of `infos` are the times of their samples, in milliseconds;
+/// nothing where none was looked for.
+pub(super) fn enrich(matrix: &Matrix, infos: Option<&Matrix>, own: &[Matcher]) -> Result<Matrix, QueryError> {
+    // As in Prometheus, the name counts for what must match only where no info series was looked for.
+    let counts = |matcher: &&Matcher| infos.is_none() || matcher.name != METRIC_NAME;
+    let must_match = own.iter().filter(counts).any(|matcher| !matcher.matches(""));
+    let none = Matrix::new(matrix.steps);
+    let infos = infos.unwrap_or(&none);
+    let wanted: BTreeMap<&str, Vec<&Matcher>> = own.iter().filter(|matcher| matcher.name != METRIC_NAME).fold(
+        BTreeMap::new(),
+        |mut wanted, matcher| {
             wanted.entry(matcher.name.as_str()).or_insert_with(Vec::new).push(matcher);
             wanted
-        });
-    let must_match = wanted.values().flatten().any(|matcher| !matcher.matches(""));
+        },
+    );
     let mut answer = Matrix::new(matrix.steps);
     for step in 0..matrix.steps {
         let newest = newest_infos(infos, step)?;

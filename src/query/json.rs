@@ -74,20 +74,58 @@ fn write_sample(sample: Sample, out: &mut String) {
     out.push('[');
     write_time(sample.at, out);
     out.push_str(",\"");
-    out.push_str(&numbers::format_short(sample.value));
+    write_value(sample.value, out);
     out.push_str("\"]");
+}
+
+/// A value as [`numbers::format_short`] has it; most are whole numbers of a few digits.
+#[expect(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
+fn write_value(value: f64, out: &mut String) {
+    const WHOLE_MAX: f64 = 1e15;
+    if value.abs() < WHOLE_MAX && numbers::same(value.trunc(), value) && !(value.is_sign_negative() && value > -1.0) {
+        write_whole(value as i64, out);
+    } else if value.is_finite() && (1e-6..1e21).contains(&value.abs()) {
+        write!(out, "{value}").expect("writing to a string cannot fail");
+    } else {
+        out.push_str(&numbers::format_short(value));
+    }
+}
+
+fn write_whole(number: i64, out: &mut String) {
+    let mut digits = [0_u8; 20];
+    let mut at = digits.len();
+    let mut rest = number.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(rest % 10).expect("a digit");
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        out.push('-');
+    }
+    out.extend(digits[at..].iter().map(|digit| char::from(*digit)));
 }
 
 fn write_time(at: Timestamp, out: &mut String) {
     let (seconds, millis) = (at.0.unsigned_abs() / 1000, at.0.unsigned_abs() % 1000);
-    let sign = if at.0 < 0 { "-" } else { "" };
-    let written = match millis {
-        0 => write!(out, "{sign}{seconds}"),
-        _ => write!(out, "{sign}{seconds}.{millis:03}"),
-    };
-    written.expect("writing to a string cannot fail");
+    if at.0 < 0 {
+        out.push('-');
+    }
+    write_whole(i64::try_from(seconds).expect("a thousandth of an i64"), out);
+    if millis > 0 {
+        write!(out, ".{millis:03}").expect("writing to a string cannot fail");
+    }
 }
 
 fn write_text(text: &str, out: &mut String) {
+    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     out.push_str(&serde_json::to_string(text).expect("a text is always valid JSON"));
 }

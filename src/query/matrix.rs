@@ -21,7 +21,7 @@ pub(super) fn is_present(value: f64) -> bool {
 
 /// Labels that go with the metric's name: what the series measures, and in what.
 pub(super) fn is_of_metric(name: &str) -> bool {
-    matches!(name, METRIC_NAME | "__type__" | "__unit__")
+    name.starts_with("__") && matches!(name, METRIC_NAME | "__type__" | "__unit__")
 }
 
 /// Labels, with or without those of the metric: a name is dropped without copying the others.

@@ -223,10 +223,19 @@ pub(super) fn format_short(value: f64) -> String {
     with_exponent(value)
 }
 
-/// A number as Go's `%g` writes it: with an exponent below 1e-4 and from 1e21 on.
+/// A number as Go's `%g` writes it: with an exponent below 1e-4 and from a million on.
 pub(super) fn format_general(value: f64) -> String {
+    format_below(value, 1e6)
+}
+
+/// A number as Go's `%v` writes it: with an exponent below 1e-4 and from 1e21 on.
+pub(super) fn format_plain(value: f64) -> String {
+    format_below(value, 1e21)
+}
+
+fn format_below(value: f64, limit: f64) -> String {
     let size = value.abs();
-    if !value.is_finite() || same(value, 0.0) || (1e-4..1e21).contains(&size) {
+    if !value.is_finite() || same(value, 0.0) || (1e-4..limit).contains(&size) {
         return format(value);
     }
     with_exponent(value)

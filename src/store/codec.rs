@@ -165,10 +165,10 @@ pub(super) struct Decoder<'a> {
 
 impl<'a> Decoder<'a> {
     pub(super) fn new(bytes: &'a [u8], count: u32) -> Decoder<'a> {
-        let bits = Bits { bytes, position: 0 };
-        Decoder { bits, left: count, first: true, at: 0, delta: 0, value: 0, window: (0, 0) }
+        Decoder { bits: Bits::new(bytes), left: count, first: true, at: 0, delta: 0, value: 0, window: (0, 0) }
     }
 
+    #[inline]
     fn read(&mut self) -> Option<Sample> {
         if self.first {
             self.first = false;
@@ -182,26 +182,41 @@ impl<'a> Decoder<'a> {
         Some(Sample { at: Timestamp(self.at), value: f64::from_bits(self.value) })
     }
 
+    #[inline]
     fn read_delta_of_delta(&mut self) -> Option<i64> {
-        if self.bits.take(1)? == 0 {
+        let ones = self.bits.leading_ones();
+        if ones == 0 {
+            self.bits.take(1)?;
             return Some(0);
         }
-        for (_, _, width) in DELTA_CLASSES {
-            if self.bits.take(1)? == 0 {
-                return Some(self.bits.take(width)?.cast_signed() - bias(width));
+        match DELTA_CLASSES.get(ones - 1) {
+            Some((_, prefix, width)) => {
+                let biased = self.bits.take(prefix + width)? & ((1 << width) - 1);
+                Some(biased.cast_signed() - bias(*width))
+            }
+            None => {
+                self.bits.take(4)?;
+                self.bits.take(64).map(u64::cast_signed)
             }
         }
-        self.bits.take(64).map(u64::cast_signed)
     }
 
+    #[inline]
     fn read_xor(&mut self) -> Option<u64> {
-        if self.bits.take(1)? == 0 {
-            return Some(0);
-        }
-        if self.bits.take(1)? == 1 {
-            let lead = self.bits.take_small(5)?;
-            let length = self.bits.take_small(6)? + 1;
-            self.window = (lead, 64_u32.checked_sub(lead + length)?);
+        match self.bits.leading_ones() {
+            0 => {
+                self.bits.take(1)?;
+                return Some(0);
+            }
+            1 => {
+                self.bits.take(2)?;
+            }
+            _ => {
+                let fields = self.bits.take(13)?;
+                let (lead, length) = (fields >> 6 & 31, (fields & 63) + 1);
+                let trail = 64_u64.checked_sub(lead + length)?;
+                self.window = (u32::try_from(lead).ok()?, u32::try_from(trail).ok()?);
+            }
         }
         let (lead, trail) = self.window;
         Some(self.bits.take(64 - lead - trail)? << trail)
@@ -217,42 +232,65 @@ impl Iterator for Decoder<'_> {
     }
 }
 
-/// Bits that are being read, from the top of each byte.
+/// Bits that are being read, from the top of each byte: some of them in a buffer, again from its top.
 #[derive(Debug)]
 struct Bits<'a> {
-    bytes: &'a [u8],
-    position: usize,
+    rest: &'a [u8],
+    buffer: u64,
+    /// How many bits of the buffer are to be read; those below are zeros or what follows.
+    held: u32,
 }
 
-impl Bits<'_> {
+impl<'a> Bits<'a> {
+    fn new(bytes: &'a [u8]) -> Bits<'a> {
+        Bits { rest: bytes, buffer: 0, held: 0 }
+    }
+
+    /// Fills the buffer up to at least 56 bits, or to the end of the bytes.
+    #[inline]
+    fn refill(&mut self) {
+        if let Some(eight) = self.rest.first_chunk::<8>() {
+            self.buffer |= u64::from_be_bytes(*eight) >> self.held;
+            let bytes = (63 - self.held) / 8;
+            self.rest = &self.rest[bytes as usize..];
+            self.held += bytes * 8;
+            return;
+        }
+        while self.held <= 56
+            && let Some((byte, rest)) = self.rest.split_first()
+        {
+            self.buffer &= !(u64::MAX >> self.held);
+            self.buffer |= u64::from(*byte) << (56 - self.held);
+            (self.rest, self.held) = (rest, self.held + 8);
+        }
+    }
+
+    /// How many of the next four bits are ones, up to the first zero.
+    #[inline]
+    fn leading_ones(&mut self) -> usize {
+        if self.held < 4 {
+            self.refill();
+        }
+        self.buffer.leading_ones().min(4) as usize
+    }
+
     /// The next `width` bits, 1 to 64 of them.
     #[inline]
     fn take(&mut self, width: u32) -> Option<u64> {
-        // A window of eight bytes holds 57 bits from any position on.
         if width > 56 {
             let high = self.take(width - 32)?;
             return Some(high << 32 | self.take(32)?);
         }
-        let end = self.position + width as usize;
-        if end > self.bytes.len() * 8 {
-            return None;
-        }
-        let rest = &self.bytes[self.position / 8..];
-        let window = match rest.first_chunk::<8>() {
-            Some(eight) => u64::from_be_bytes(*eight),
-            None => {
-                let mut eight = [0; 8];
-                eight[..rest.len()].copy_from_slice(rest);
-                u64::from_be_bytes(eight)
+        if self.held < width {
+            self.refill();
+            if self.held < width {
+                return None;
             }
-        };
-        let value = window << (self.position % 8) >> (64 - width);
-        self.position = end;
+        }
+        let value = self.buffer >> (64 - width);
+        self.buffer <<= width;
+        self.held -= width;
         Some(value)
-    }
-
-    fn take_small(&mut self, width: u32) -> Option<u32> {
-        self.take(width).and_then(|value| u32::try_from(value).ok())
     }
 }
 

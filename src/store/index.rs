@@ -173,29 +173,35 @@ impl Index {
         freed
     }
 
-    /// The series that meet all matchers, in no order that means anything.
+    /// The series that meet all matchers, in the order of their ids.
     pub(super) fn select(&self, matchers: &[Matcher]) -> Vec<Arc<Series>> {
-        let meets_all = |series: &&Arc<Series>| matchers.iter().all(|m| m.matches_labels(&series.labels));
-        match self.fewest_candidates(matchers) {
-            Some(ids) => {
-                ids.iter().filter_map(|id| self.slots[*id as usize].as_ref()).filter(meets_all).cloned().collect()
-            }
-            None => self.slots.iter().flatten().filter(meets_all).cloned().collect(),
+        let narrowing = self.narrowest(matchers);
+        // What the postings have said already needs not be asked of each series again.
+        let others = || matchers.iter().enumerate().filter(|(index, _)| Some(*index) != narrowing).map(|(_, m)| m);
+        let meets_others = |series: &&Arc<Series>| others().all(|m| m.matches_labels(&series.labels));
+        let Some(matcher) = narrowing.map(|index| &matchers[index]) else {
+            return self.slots.iter().flatten().filter(meets_others).cloned().collect();
+        };
+        let values = self.postings.get(matcher.name.as_str());
+        let of = |id: &u32| self.slots[*id as usize].as_ref();
+        if matches!(matcher.op, MatchOp::Equal) {
+            let ids = values.and_then(|values| values.get(matcher.value.as_str()));
+            return ids.into_iter().flatten().filter_map(of).filter(meets_others).cloned().collect();
         }
+        let met = values.into_iter().flatten().filter(|(value, _)| matcher.matches(value));
+        let mut ids: Vec<u32> = met.flat_map(|(_, ids)| ids.iter().copied()).collect();
+        ids.sort_unstable();
+        ids.iter().filter_map(of).filter(meets_others).cloned().collect()
     }
 
-    /// The ids to look at for these matchers; nothing where that is all of them. Only a matcher that an absent label
-    /// does not meet narrows the choice: the shortest postings of an `=`, else those of the first regular expression.
-    fn fewest_candidates(&self, matchers: &[Matcher]) -> Option<Vec<u32>> {
-        let equal = |m: &&Matcher| matches!(m.op, MatchOp::Equal) && !m.value.is_empty();
-        if let Some(rarest) = matchers.iter().filter(equal).min_by_key(|m| self.count(&m.name, &m.value)) {
-            let ids = self.postings.get(rarest.name.as_str()).and_then(|values| values.get(rarest.value.as_str()));
-            return Some(ids.into_iter().flatten().copied().collect());
-        }
-        let narrowing = matchers.iter().find(|m| matches!(m.op, MatchOp::Matches(_)) && !m.matches(""))?;
-        let values = self.postings.get(narrowing.name.as_str());
-        let met = values.into_iter().flatten().filter(|(value, _)| narrowing.matches(value));
-        Some(met.flat_map(|(_, ids)| ids.iter().copied()).collect())
+    /// The matcher whose postings are looked at; nothing where that is all series. Only a matcher that an absent label does
+    /// not meet narrows the choice: the `=` with the fewest series, else the first regular expression.
+    fn narrowest(&self, matchers: &[Matcher]) -> Option<usize> {
+        let numbered = || matchers.iter().enumerate();
+        let equal = numbered().filter(|(_, m)| matches!(m.op, MatchOp::Equal) && !m.value.is_empty());
+        let rarest = equal.min_by_key(|(_, m)| self.count(&m.name, &m.value));
+        let matching = || numbered().find(|(_, m)| matches!(m.op, MatchOp::Matches(_)) && !m.matches(""));
+        rarest.or_else(matching).map(|(index, _)| index)
     }
 }
 

@@ -119,7 +119,14 @@ impl Chunks {
         samples.reserve(count as usize);
         let all = sealed.map(Chunk::samples).chain(open.map(|()| self.open_samples()));
         for decoder in all {
-            samples.extend(decoder.skip_while(|s| s.at <= from).take_while(|s| s.at <= to));
+            for sample in decoder {
+                if to < sample.at {
+                    return;
+                }
+                if from < sample.at {
+                    samples.push(sample);
+                }
+            }
         }
     }
 

@@ -6,7 +6,12 @@ pub(super) fn number(text: &str) -> Result<f64, String> {
         return Ok(whole as f64);
     }
     let wrong = |what: &str| Err(format!("error parsing number: strconv.ParseFloat: parsing \"{text}\": {what}"));
-    match text.parse::<f64>() {
+    let bytes = text.as_bytes();
+    let separates = |at: usize| at > 0 && bytes[at - 1].is_ascii_digit() && bytes.get(at + 1).is_some_and(u8::is_ascii_digit);
+    if !text.match_indices('_').all(|(at, _)| separates(at)) {
+        return wrong("invalid syntax");
+    }
+    match text.replace('_', "").parse::<f64>() {
         Ok(value) if value.is_infinite() && !text.to_ascii_lowercase().contains("inf") => wrong("value out of range"),
         Ok(value) => Ok(value),
         Err(_) => wrong("invalid syntax"),

@@ -5,6 +5,8 @@
 //!
 //! **Invariant:** a tree is at most [`DEPTH_MAX`] deep, and so is the recursion here, in evaluation, and when it is dropped.
 
+use std::collections::VecDeque;
+
 use super::ast::{
     AggregateExpr, AtModifier, BinaryExpr, BinaryOperator, CallExpr, Cardinality, Expr, LabelMatcher, Length, Number,
     RangeExpr, Selector, Span, Subquery, VectorMatching, When,
@@ -41,6 +43,8 @@ pub(in crate::query) fn parse(text: &str, features: Features) -> Result<Expr, Pa
         lexer: Lexer::new(text),
         token: Token { kind: Kind::End, start: 0, text: "" },
         last_end: 0,
+        closed: VecDeque::new(),
+        text,
         depth: 0,
         aggregations: 0,
         regexes: 0,
@@ -62,6 +66,10 @@ struct Parser<'a> {
     token: Token<'a>,
     /// Where the token before it ended.
     last_end: usize,
+    /// Where the closing parentheses ended that no expression has taken for its own end. As in Prometheus, those of lists of
+    /// labels are among them, and an expression takes the first: it only matters for where some errors are said to be.
+    closed: VecDeque<usize>,
+    text: &'a str,
     /// How deep the expression is nested here.
     depth: usize,
     /// How many aggregations are open here.
@@ -88,8 +96,23 @@ impl<'a> Parser<'a> {
     fn advance(&mut self) -> Parsed<Token<'a>> {
         let taken = self.token;
         self.last_end = taken.end();
-        self.token = self.lexer.next().map_err(|LexError { at, message }| ParseError::new(at, message))?;
+        self.token =
+            self.lexer.next().map_err(|LexError { at, message }| ParseError::new(at, message))?;
+        if self.token.kind == Kind::RightParen {
+            self.closed.push_back(self.token.end());
+        }
         Ok(taken)
+    }
+
+    /// Where an expression ends with a parenthesis.
+    fn take_closed(&mut self) -> usize {
+        self.closed.pop_front().unwrap_or(self.last_end)
+    }
+
+    /// The first byte that is no space, from a place on.
+    fn skip_spaces(&self, at: usize) -> usize {
+        let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+        at + self.text.as_bytes()[at..].iter().take_while(|byte| is_space(byte)).count()
     }
 
     /// Notes a mistake and goes on.
@@ -128,7 +151,8 @@ impl<'a> Parser<'a> {
         let (mut left, mut depth) = self.operand()?;
         while let Kind::Operator(sign) = self.token.kind {
             let Some((operator, own)) = binary_operator(sign).filter(|(_, own)| *own >= precedence) else { break };
-            let operator_at = self.advance()?.start;
+            let operator_at = self.skip_spaces(left.span().end);
+            self.advance()?;
             let (yields_bool, matching) = self.modifiers()?;
             // `^` groups to the right, all others to the left.
             let (right, right_depth) = self.expr(if operator == BinaryOperator::Power { own } else { own + 1 })?;
@@ -140,12 +164,8 @@ impl<'a> Parser<'a> {
     }
 
     fn modifiers(&mut self) -> Parsed<(bool, VectorMatching)> {
-        let mut matching = VectorMatching {
-            is_on: false,
-            labels: Vec::new(),
-            cardinality: Cardinality::OneToOne,
-            include: Vec::new(),
-        };
+        let mut matching =
+            VectorMatching { is_on: false, labels: Vec::new(), cardinality: Cardinality::OneToOne, include: Vec::new() };
         let yields_bool = self.token.kind == Kind::Keyword(Keyword::Bool);
         if yields_bool {
             self.advance()?;
@@ -246,6 +266,7 @@ impl<'a> Parser<'a> {
                 self.advance()?;
                 let (inner, depth) = self.expr(0)?;
                 let end = self.expect(Kind::RightParen)?.end();
+                self.take_closed();
                 let depth = self.check_depth(depth + 1)?;
                 Ok((Expr::Paren { inner: Box::new(inner), span: Span { start: token.start, end } }, depth))
             }
@@ -367,7 +388,7 @@ impl<'a> Parser<'a> {
 
     fn call(&mut self, name: Token<'a>) -> Parsed<(Expr, usize)> {
         let (arguments, depth) = self.arguments()?;
-        let span = Span { start: name.start, end: self.last_end };
+        let span = Span { start: name.start, end: self.take_closed() };
         match catalog::function(name.text) {
             None => self.complain(name.start, format!("unknown function with name {}", super::quoted(name.text))),
             Some(function) if function.is_experimental && !self.features.experimental_functions => {
@@ -408,22 +429,7 @@ impl<'a> Parser<'a> {
         if begins {
             return self.aggregate(name);
         }
-        let goes_on = matches!(
-            self.token.kind,
-            Kind::End
-                | Kind::LeftBrace
-                | Kind::LeftBracket
-                | Kind::RightParen
-                | Kind::RightBracket
-                | Kind::Comma
-                | Kind::Colon
-                | Kind::Operator(_)
-                | Kind::Keyword(Keyword::Offset)
-        );
-        if goes_on {
-            return self.metric(name);
-        }
-        Err(self.unexpected("aggregation", ""))
+        self.metric(name)
     }
 
     fn aggregate(&mut self, name: Token<'a>) -> Parsed<(Expr, usize)> {
@@ -434,7 +440,10 @@ impl<'a> Parser<'a> {
         if modifier.is_none() {
             modifier = self.grouping()?;
         }
-        let span = Span { start: name.start, end: self.last_end };
+        if modifier.is_some() && self.closed.len() > 1 {
+            self.closed.pop_front();
+        }
+        let span = Span { start: name.start, end: self.take_closed() };
         let (is_without, grouping) = modifier.unwrap_or_default();
         let name = name.text.to_ascii_lowercase();
         let depth = self.check_depth(depth + 1)?;
@@ -697,8 +706,7 @@ impl<'a> Parser<'a> {
     #[expect(clippy::cast_possible_truncation, reason = "what is out of range is refused")]
     fn timestamp(&mut self, seconds: f64, at: usize) -> Timestamp {
         if !seconds.is_finite() || seconds.abs() >= i64::MAX as f64 {
-            let written =
-                if seconds.is_finite() { format!("{seconds:.6}") } else { crate::query::numbers::format(seconds) };
+            let written = if seconds.is_finite() { format!("{seconds:.6}") } else { crate::query::numbers::format(seconds) };
             self.complain(at, format!("timestamp out of bounds for @ modifier: {written}"));
         }
         Timestamp((seconds * 1000.0).round() as i64)

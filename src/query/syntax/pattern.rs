@@ -27,15 +27,14 @@ pub(in crate::query) fn anchored(pattern: &str) -> Result<Regex, String> {
 
 /// Go's words for a mistake.
 fn reason(ours: &str, pattern: &str) -> String {
-    let anchored = format!("^(?s:{pattern})$");
     let quoted = |what: &str, part: &str| format!("{what}: `{part}`");
     if ours.contains("unclosed group") {
-        quoted("missing closing )", &anchored)
+        quoted("missing closing )", pattern)
     } else if ours.contains("unopened group") {
-        quoted("unexpected )", &anchored)
+        quoted("unexpected )", pattern)
     } else if ours.contains("unclosed character class") {
         let from = pattern.rfind('[').unwrap_or(0);
-        quoted("missing closing ]", &format!("{})$", &pattern[from..]))
+        quoted("missing closing ]", &pattern[from..])
     } else if ours.contains("repetition operator missing expression") {
         let operator = pattern.chars().find(|c| "*+?".contains(*c)).map(String::from).unwrap_or_default();
         quoted("missing argument to repetition operator", &operator)
@@ -43,7 +42,7 @@ fn reason(ours: &str, pattern: &str) -> String {
         let from = pattern.find("(?").unwrap_or(0);
         quoted("invalid or unsupported Perl syntax", pattern.get(from..from + 3).unwrap_or("(?"))
     } else {
-        quoted("invalid pattern", &anchored)
+        quoted("invalid pattern", pattern)
     }
 }
 

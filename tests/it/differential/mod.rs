@@ -103,7 +103,8 @@ impl Both {
 
     /// The smallest expression that can be reached from one whose answers differ and whose answers differ too.
     async fn shrink(&self, tree: Tree, ask: &Ask) -> (Tree, String) {
-        let mut found = (tree, String::new());
+        let difference = self.difference(&tree.text(), ask).await.unwrap_or_default();
+        let mut found = (tree, difference);
         'smaller: loop {
             for smaller in found.0.smaller() {
                 if let Some(difference) = self.difference(&smaller.text(), ask).await {
