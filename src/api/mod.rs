@@ -202,6 +202,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/api/v1/targets", get(read::targets))
         .route("/api/v1/query_exemplars", get(read::query_exemplars).post(read::query_exemplars))
         .route("/api/v1/format_query", get(read::format_query).post(read::format_query))
+        .route("/api/v1/parse_query", get(read::parse_query).post(read::parse_query))
         .route("/api/v1/status/buildinfo", get(read::buildinfo))
         .route("/api/v1/status/runtimeinfo", get(read::runtimeinfo))
         .route("/api/v1/status/config", get(read::config))

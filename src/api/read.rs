@@ -189,11 +189,18 @@ fn limited(values: impl Iterator<Item = Json>, params: &Params) -> Result<Respon
 /// `/api/v1/metadata`: what was remote-written.
 pub(super) async fn metadata(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, Refusal> {
     let wanted = params.get("metric");
-    let limit = params.number("limit")?.unwrap_or(usize::MAX);
+    let number = |name: &str| {
+        let wrong = || Refusal::bad_data(format!("{name} must be a number"));
+        params.get(name).map(|text| text.parse::<i64>().map_err(|_| wrong())).transpose()
+    };
+    // As in Prometheus: what is below nothing is everything, and a family has one entry here.
+    let limit = number("limit")?.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let shows_any = number("limit_per_metric")? != Some(0);
     let families = shared.store.metadata();
-    let families = families.iter().filter(|(family, _)| wanted.is_none_or(|wanted| wanted == *family)).take(limit);
+    let families = families.iter().filter(|(family, _)| shows_any && wanted.is_none_or(|wanted| wanted == *family));
     let map: serde_json::Map<String, Json> = families
-        .map(|(family, m)| (family.clone(), json!([{"type": m.kind.as_str(), "help": m.help, "unit": m.unit}])))
+        .take(limit)
+        .map(|(family, m)| (family.clone(), json!([{"type": m.kind.as_str(), "unit": m.unit, "help": m.help}])))
         .collect();
     Ok(success(Json::Object(map)))
 }
@@ -206,7 +213,7 @@ pub(super) async fn rules(State(shared): State<Arc<Shared>>, params: Params) -> 
     };
     let kind = params.get("type").unwrap_or("record");
     if !["record", "alert"].contains(&kind) {
-        return Err(Refusal::bad_data(format!("not supported value {kind:?}")));
+        return Err(Refusal::bad_data(format!("invalid parameter \"type\": not supported value {kind:?}")));
     }
     let settings = shared.settings.load();
     let report = shared.report.load();
@@ -271,6 +278,11 @@ pub(super) async fn format_query(params: Params) -> Result<Response, Refusal> {
     Ok(success(json!(query.expr().prettify())))
 }
 
+/// `/api/v1/parse_query`
+pub(super) async fn parse_query(params: Params) -> Result<Response, Refusal> {
+    Ok(success(params.query()?.expr().to_json()))
+}
+
 /// `/api/v1/status/buildinfo`: the features of the Prometheus whose API this is, under our own version.
 pub(super) async fn buildinfo() -> Response {
     success(json!({
@@ -304,12 +316,26 @@ pub(super) async fn flags(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 /// `/api/v1/status/tsdb`
-pub(super) async fn tsdb(State(shared): State<Arc<Shared>>) -> Response {
-    let stats = shared.store.stats();
-    success(json!({
-        "headStats": {"numSeries": stats.series, "chunkCount": stats.chunks, "numSamples": stats.samples},
-        "memoryBytes": stats.memory_bytes,
-        "seriesCountByMetricName": [], "labelValueCountByLabelName": [],
-        "memoryInBytesByLabelName": [], "seriesCountByLabelValuePair": [],
-    }))
+pub(super) async fn tsdb(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, Refusal> {
+    let most = params.number("limit")?.filter(|most| *most > 0).unwrap_or(10);
+    // It looks at all series.
+    let looked = tokio::task::spawn_blocking(move || {
+        (shared.store.stats(), shared.store.cardinality(most), shared.store.span())
+    });
+    let (stats, found, span) = looked.await.map_err(Refusal::internal)?;
+    // As Prometheus says that there is nothing.
+    let (first, last) = span.unwrap_or((Timestamp(i64::MAX), Timestamp(i64::MIN)));
+    let list = |list: &[(String, u64)]| -> Vec<Json> {
+        list.iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
+    };
+    Ok(success(json!({
+        "headStats": {
+            "numSeries": stats.series, "numLabelPairs": found.label_pairs, "chunkCount": stats.chunks,
+            "minTime": first.0, "maxTime": last.0,
+        },
+        "seriesCountByMetricName": list(&found.series_by_metric),
+        "labelValueCountByLabelName": list(&found.values_by_label),
+        "memoryInBytesByLabelName": list(&found.bytes_by_label),
+        "seriesCountByLabelValuePair": list(&found.series_by_pair),
+    })))
 }

@@ -34,6 +34,7 @@ mod matrix;
 mod notes;
 mod numbers;
 pub mod syntax;
+mod syntax_json;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -29,7 +29,7 @@ const LABEL_BYTES: usize = size_of::<(Arc<str>, Arc<str>)>();
 const TEXT_BYTES: usize = 160;
 const SLOT_BYTES: usize = 224;
 
-type Postings = BTreeMap<Arc<str>, BTreeMap<Arc<str>, BTreeSet<u32>>>;
+pub(super) type Postings = BTreeMap<Arc<str>, BTreeMap<Arc<str>, BTreeSet<u32>>>;
 
 /// The index.
 ///
@@ -62,6 +62,11 @@ impl Index {
             hasher.write(value);
         }
         hasher.finish()
+    }
+
+    /// The series of each label's values.
+    pub(super) fn postings(&self) -> &Postings {
+        &self.postings
     }
 
     /// How many series there are.

@@ -31,6 +31,7 @@
 
 mod accounts;
 mod ahead;
+mod cardinality;
 mod codec;
 mod index;
 mod matcher;
@@ -44,6 +45,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 pub use accounts::{Appended, DropReason, StoreStats};
 pub use ahead::Ahead;
+pub use cardinality::Cardinality;
 pub use index::FORECAST_METRIC;
 pub use matcher::{MatchOp, Matcher};
 pub use metadata::FamilyMetadata;
@@ -370,6 +372,22 @@ impl Store {
     /// What the store holds, and what it could not.
     pub fn stats(&self) -> StoreStats {
         self.accounts.stats(self.index.read().len())
+    }
+
+    /// Where the series come from: of each list the first `most`.
+    pub fn cardinality(&self, most: usize) -> Cardinality {
+        Cardinality::of(self.index.read().postings(), most)
+    }
+
+    /// The times of the oldest and of the newest sample; nothing where there is none.
+    pub fn span(&self) -> Option<(Timestamp, Timestamp)> {
+        let mut span: Option<(Timestamp, Timestamp)> = None;
+        self.each_series(|_, series| {
+            if let Some((first, last)) = series.chunks.lock().span() {
+                span = Some(span.map_or((first, last), |(from, to)| (from.min(first), to.max(last))));
+            }
+        });
+        span
     }
 
     /// Drops what is older than its retention at `now`.

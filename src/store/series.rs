@@ -141,6 +141,14 @@ impl Chunks {
         samples.last().copied()
     }
 
+    /// The times of the oldest and of the newest sample.
+    pub(super) fn span(&self) -> Option<(Timestamp, Timestamp)> {
+        let first = self.sealed.front().map(|chunk| chunk.first_at);
+        let first = first.or_else(|| (self.open.count() > 0).then(|| self.open.first_at()))?;
+        let last = if self.open.count() > 0 { self.open.last_at() } else { self.sealed.back()?.last_at };
+        Some((first, last))
+    }
+
     /// Whether there is a sample newer than `from`, up to and with `to`.
     pub(super) fn has_sample_in(&self, from: Timestamp, to: Timestamp) -> bool {
         let index = self.sealed.partition_point(|chunk| chunk.last_at <= from);
