@@ -10,7 +10,7 @@ use super::matrix::{ABSENT, LabelSet, Matrix, SAME_LABELS, is_present};
 use super::notes::Notes;
 use super::syntax::BinaryOperator;
 use super::tree::{
-    At, Binary, Call, Kind, LabelReplace, Node, OverTime, Placement, RangeFunction, RangeSource, Selector,
+    Aggregate, At, Binary, Call, Kind, LabelReplace, Node, OverTime, Placement, RangeFunction, RangeSource, Selector,
 };
 use super::{QueryError, Series, Settings, aggregate, binary, functions, histogram, info, windows};
 
@@ -20,6 +20,8 @@ pub(super) struct Grid {
     pub(super) start: Timestamp,
     pub(super) step: Millis,
     pub(super) count: usize,
+    /// The end as it was given: the last step may be before it.
+    pub(super) until: Timestamp,
 }
 
 impl Grid {
@@ -27,7 +29,7 @@ impl Grid {
     pub(super) fn new(start: Timestamp, end: Timestamp, step: Millis) -> Grid {
         assert!(step.0 > 0, "a step must be positive: {step}");
         let steps = (end - start).0.div_euclid(step.0).saturating_add(1);
-        Grid { start, step, count: usize::try_from(steps).unwrap_or(0) }
+        Grid { start, step, count: usize::try_from(steps).unwrap_or(0), until: end }
     }
 
     /// All moments, in order.
@@ -38,11 +40,6 @@ impl Grid {
     /// The moment of a step.
     pub(super) fn at(self, step: usize) -> Timestamp {
         self.start + self.step * i64::try_from(step).unwrap_or(i64::MAX)
-    }
-
-    /// The last moment.
-    pub(super) fn end(self) -> Timestamp {
-        self.at(self.count.saturating_sub(1))
     }
 }
 
@@ -105,7 +102,7 @@ impl<'a> Evaluator<'a> {
             Node::Binary(of) => self.binary(of, grid)?,
             Node::Aggregate(of) => {
                 let parameter = match &of.parameter {
-                    Some(parameter) if parameter.kind() == Kind::Scalar => self.scalar(parameter, grid)?,
+                    Some(parameter) if parameter.kind() == Kind::Scalar => self.parameter(of, parameter, grid)?,
                     _ => Vec::new(),
                 };
                 let matrix = self.vector(&of.inner, grid)?;
@@ -118,6 +115,16 @@ impl<'a> Evaluator<'a> {
         self.held = before;
         self.hold(matrix.values.len())?;
         Ok(matrix)
+    }
+
+    /// The parameter of an aggregation; as in Prometheus that of the first step for all where what is aggregated never changes.
+    fn parameter(&mut self, of: &Aggregate, parameter: &Node, grid: Grid) -> Evaluated<Vec<f64>> {
+        if !of.is_step_invariant || grid.count == 0 {
+            return self.scalar(parameter, grid);
+        }
+        let first = Grid { count: 1, until: grid.start, ..grid };
+        let value = self.scalar(parameter, first)?[0];
+        Ok(vec![value; grid.count])
     }
 
     fn binary(&mut self, of: &Binary, grid: Grid) -> Evaluated<Matrix> {
@@ -415,10 +422,10 @@ impl<'a> Evaluator<'a> {
             return Err(QueryError::Execution("expected a subquery".to_owned()));
         };
         let step = step.unwrap_or(self.settings.subquery_step);
-        let (first, last) = (self.place(*placement, grid.start), self.place(*placement, grid.end()));
+        let (first, last) = (self.place(*placement, grid.start), self.place(*placement, grid.until));
         // Windows are open on the left, and steps are counted from the epoch.
         let start = (first - *range).align_down(step) + step;
-        let steps = if grid.count == 0 { Grid { start, step, count: 0 } } else { Grid::new(start, last, step) };
+        let steps = if grid.count == 0 { Grid { start, step, count: 0, until: last } } else { Grid::new(start, last, step) };
         self.check_size(steps.count)?;
         let matrix = if steps.count == 0 { Matrix::new(0) } else { self.vector(inner, steps)? };
         Ok((matrix, steps))

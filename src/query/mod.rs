@@ -302,7 +302,7 @@ pub struct Series {
 /// Where series cannot be matched, an argument is wrong, or a limit is reached.
 pub fn instant(store: &Store, query: &Query, at: Timestamp, settings: &Settings) -> Result<Answer, QueryError> {
     check_time(at)?;
-    let grid = Grid { start: at, step: Millis(1), count: 1 };
+    let grid = Grid { start: at, step: Millis(1), count: 1, until: at };
     let mut evaluator = Evaluator::new(store, settings, (at, at));
     let value = match (&*query.node, query.node.kind()) {
         (Node::Text(text), _) => Value::String(at, text.clone()),
