@@ -209,7 +209,10 @@ async fn print_table(
     end: Timestamp,
     client: &Client,
 ) -> anyhow::Result<()> {
-    println!("CPU milliseconds a query, {} targets x 813 series x {} samples, mean of {}\n", arguments.targets, arguments.samples, arguments.rounds);
+    println!(
+        "CPU milliseconds a query, {} targets x 813 series x {} samples, mean of {}\n",
+        arguments.targets, arguments.samples, arguments.rounds
+    );
     let names: Vec<String> = servers.iter().map(|running| format!("{:?}", running.server)).collect();
     println!("| query | {} | share of Prometheus | goal |", names.join(" | "));
     println!("|---|{}---|---|", "---|".repeat(servers.len()));
@@ -218,8 +221,10 @@ async fn print_table(
         for running in servers {
             millis.push(running.measure(client, &question, end, arguments.rounds).await?);
         }
-        let of = |server: Server| servers.iter().position(|running| running.server == server).map(|index| millis[index]);
-        let share = of(Server::Forestall).zip(of(Server::Prometheus)).map(|(own, peer)| format!("**{:.2}**", own / peer));
+        let of =
+            |server: Server| servers.iter().position(|running| running.server == server).map(|index| millis[index]);
+        let share =
+            of(Server::Forestall).zip(of(Server::Prometheus)).map(|(own, peer)| format!("**{:.2}**", own / peer));
         let figures: Vec<String> = millis.iter().map(|millis| format!("{millis:.1}")).collect();
         println!("| {} | {} | {} | {} |", question.name, figures.join(" | "), share.unwrap_or_default(), question.goal);
     }

@@ -47,8 +47,7 @@ impl Params {
     /// The `query` parameter, parsed.
     pub(super) fn query(&self) -> Result<Query, Refusal> {
         let text = self.get("query").unwrap_or("");
-        Query::parse(text)
-            .map_err(|error| Refusal::bad_data(format!("invalid parameter \"query\": {error}")))
+        Query::parse(text).map_err(|error| Refusal::bad_data(format!("invalid parameter \"query\": {error}")))
     }
 
     /// A time: seconds since the epoch with a fraction, or RFC 3339.

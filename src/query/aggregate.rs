@@ -60,13 +60,15 @@ fn reduce(operator: Aggregator, matrix: &Matrix, groups: &Groups, parameter: &[f
         Aggregator::Min => extreme(matrix, groups, |new, best| new < best),
         Aggregator::Max => extreme(matrix, groups, |new, best| new > best),
         Aggregator::Count => fold(matrix, groups, |_| 1.0, |count, _| *count += 1.0, |_, count| count),
-        Aggregator::Stddev => {
-            fold(matrix, groups, Variance::of, Variance::add, |_, variance| variance.value().sqrt())
-        }
+        Aggregator::Stddev => fold(matrix, groups, Variance::of, Variance::add, |_, variance| variance.value().sqrt()),
         Aggregator::Stdvar => fold(matrix, groups, Variance::of, Variance::add, |_, variance| variance.value()),
-        Aggregator::Quantile => fold(matrix, groups, |value| vec![value], Vec::push, |step, mut values| {
-            numbers::quantile(parameter.get(step).copied().unwrap_or(f64::NAN), &mut values)
-        }),
+        Aggregator::Quantile => fold(
+            matrix,
+            groups,
+            |value| vec![value],
+            Vec::push,
+            |step, mut values| numbers::quantile(parameter.get(step).copied().unwrap_or(f64::NAN), &mut values),
+        ),
         _ => fold(matrix, groups, |_| (), |(), _| (), |_, ()| 1.0),
     }
 }

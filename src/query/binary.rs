@@ -212,9 +212,9 @@ fn ambiguous(of: &Binary, one: &LabelSet, other: &LabelSet) -> QueryError {
 /// Labels as Prometheus writes them in errors: the name is one label of all.
 fn braced(labels: &Labels) -> String {
     let is_plain = |name: &str| {
-        name.bytes().enumerate().all(|(at, byte)| {
-            byte.is_ascii_alphabetic() || byte == b'_' || (at > 0 && byte.is_ascii_digit())
-        })
+        name.bytes()
+            .enumerate()
+            .all(|(at, byte)| byte.is_ascii_alphabetic() || byte == b'_' || (at > 0 && byte.is_ascii_digit()))
     };
     let pair = |(name, value): (&str, &str)| {
         let name = if is_plain(name) { name.to_owned() } else { quoted(name) };

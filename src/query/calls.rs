@@ -38,7 +38,9 @@ impl Arguments<'_> {
     fn range(&mut self, index: usize) -> Checked<RangeSource> {
         match self.node(index) {
             Node::Range(range) => Ok(range),
-            _ => refuse(self.call.span.start, format!("expected a range vector in call to {}", quoted(&self.call.name))),
+            _ => {
+                refuse(self.call.span.start, format!("expected a range vector in call to {}", quoted(&self.call.name)))
+            }
         }
     }
 
@@ -268,7 +270,8 @@ fn sort_by_label(args: &mut Arguments<'_>, direction: Direction) -> Call {
 fn absent_labels(call: &CallExpr) -> Labels {
     let Some(argument) = call.arguments.first() else { return Labels::default() };
     // As in Prometheus, parentheses around what never changes hide the selector.
-    let is_hidden = matches!(argument, Expr::Paren { .. }) && is_step_invariant(argument) && !is_call_step_invariant(call);
+    let is_hidden =
+        matches!(argument, Expr::Paren { .. }) && is_step_invariant(argument) && !is_call_step_invariant(call);
     let node = if is_hidden { None } else { check(argument).ok() };
     let (Some(Node::Selector(selector)) | Some(Node::Range(RangeSource::Selector { selector, .. }))) = &node else {
         return Labels::default();

@@ -7,8 +7,8 @@ use super::calls::check_call;
 use super::catalog;
 use super::matrix::Grouping;
 use super::syntax::{
-    AggregateExpr, AtModifier, BinaryExpr, BinaryOperator, CallExpr, Cardinality, Expr, Length, ParseError, Selector as
-    ParsedSelector, Subquery, When, quoted,
+    AggregateExpr, AtModifier, BinaryExpr, BinaryOperator, CallExpr, Cardinality, Expr, Length, ParseError,
+    Selector as ParsedSelector, Subquery, When, quoted,
 };
 use super::tree::{Aggregate, Aggregator, At, Binary, Kind, Matching, Node, Placement, RangeSource, Selector};
 use crate::model::{METRIC_NAME, Millis};
@@ -179,14 +179,7 @@ fn check_binary(binary: &BinaryExpr) -> Checked<Node> {
         cardinality: matching.cardinality,
         include: matching.include.clone(),
     };
-    Ok(Node::Binary(Box::new(Binary {
-        operator: *operator,
-        left,
-        right,
-        kind,
-        yields_bool: *yields_bool,
-        matching,
-    })))
+    Ok(Node::Binary(Box::new(Binary { operator: *operator, left, right, kind, yields_bool: *yields_bool, matching })))
 }
 
 fn check_aggregate(aggregate: &AggregateExpr) -> Checked<Node> {

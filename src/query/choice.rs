@@ -16,8 +16,7 @@ pub(super) fn choose(
 ) -> Result<Matrix, QueryError> {
     let (least, greatest) = bounds(parameter);
     let is_ratio = of.operator == Aggregator::LimitRatio;
-    let is_nothing =
-        if is_ratio { numbers::same(least, 0.0) && numbers::same(greatest, 0.0) } else { greatest < 1.0 };
+    let is_nothing = if is_ratio { numbers::same(least, 0.0) && numbers::same(greatest, 0.0) } else { greatest < 1.0 };
     if is_nothing {
         return Ok(Matrix::new(matrix.steps));
     }
@@ -178,13 +177,8 @@ fn push_length(length: usize, bytes: &mut Vec<u8>) {
     }
 }
 
-const PRIMES: [u64; 5] = [
-    0x9E37_79B1_85EB_CA87,
-    0xC2B2_AE3D_27D4_EB4F,
-    0x1656_67B1_9E37_79F9,
-    0x85EB_CA77_C2B2_AE63,
-    0x27D4_EB2F_1656_67C5,
-];
+const PRIMES: [u64; 5] =
+    [0x9E37_79B1_85EB_CA87, 0xC2B2_AE3D_27D4_EB4F, 0x1656_67B1_9E37_79F9, 0x85EB_CA77_C2B2_AE63, 0x27D4_EB2F_1656_67C5];
 
 /// XXH64 with the seed 0, as its specification has it (github.com/Cyan4973/xxHash, doc/xxhash_spec.md).
 fn xxh64(bytes: &[u8]) -> u64 {
@@ -202,7 +196,8 @@ fn xxh64(bytes: &[u8]) -> u64 {
     }
     let mut hash = PRIMES[4];
     if bytes.len() >= 32 {
-        hash = [1, 7, 12, 18].iter().zip(lanes).fold(0, |hash: u64, (by, lane)| hash.wrapping_add(lane.rotate_left(*by)));
+        hash =
+            [1, 7, 12, 18].iter().zip(lanes).fold(0, |hash: u64, (by, lane)| hash.wrapping_add(lane.rotate_left(*by)));
         for lane in lanes {
             hash = (hash ^ round(0, lane)).wrapping_mul(PRIMES[0]).wrapping_add(PRIMES[3]);
         }

@@ -252,7 +252,7 @@ impl<'a> Evaluator<'a> {
         let ends = self.ends(range.placement(), grid);
         let moves = windows::Moves { function: of.function, ends, range: range.range(), grid, parameters };
         let mut answer = Matrix::new(grid.count);
-        let mut scratch = Vec::new();
+        let mut scratch = windows::Scratch::default();
         self.each_track(range, tracks, &moves.ends, |this, labels, samples| {
             let start = answer.values.len();
             let visits = moves.apply(samples, &mut scratch, &mut answer.values);
@@ -425,7 +425,8 @@ impl<'a> Evaluator<'a> {
         let (first, last) = (self.place(*placement, grid.start), self.place(*placement, grid.until));
         // Windows are open on the left, and steps are counted from the epoch.
         let start = (first - *range).align_down(step) + step;
-        let steps = if grid.count == 0 { Grid { start, step, count: 0, until: last } } else { Grid::new(start, last, step) };
+        let steps =
+            if grid.count == 0 { Grid { start, step, count: 0, until: last } } else { Grid::new(start, last, step) };
         self.check_size(steps.count)?;
         let matrix = if steps.count == 0 { Matrix::new(0) } else { self.vector(inner, steps)? };
         Ok((matrix, steps))
@@ -460,7 +461,11 @@ impl<'a> Evaluator<'a> {
             }
             without_markers.clear();
             without_markers.extend(samples.iter().filter(|sample| !is_stale_marker(sample.value)));
-            if without_markers.is_empty() { Ok(()) } else { visit(self, LabelSet::new(labels.clone()), &without_markers) }
+            if without_markers.is_empty() {
+                Ok(())
+            } else {
+                visit(self, LabelSet::new(labels.clone()), &without_markers)
+            }
         })
     }
 
@@ -522,7 +527,8 @@ fn check_factors(moves: &windows::Moves, samples: &[Sample]) -> Evaluated<()> {
     let mut present = Vec::with_capacity(moves.ends.len());
     windows::presence(samples, &moves.ends, moves.range, &mut present);
     for step in (0..present.len()).filter(|step| is_present(present[*step])) {
-        for (name, symbol, values) in [("smoothing", "sf", &moves.parameters[0]), ("trend", "tf", &moves.parameters[1])] {
+        for (name, symbol, values) in [("smoothing", "sf", &moves.parameters[0]), ("trend", "tf", &moves.parameters[1])]
+        {
             let factor = values[step];
             if factor <= 0.0 || factor >= 1.0 {
                 let got = if factor.is_finite() { format!("{factor:.6}") } else { super::numbers::format(factor) };

@@ -76,7 +76,8 @@ fn each_histogram(
 
 /// The histograms among series, each by its labels but for the bound.
 fn histograms(matrix: &Matrix, at: usize, notes: &mut Notes) -> Vec<Histogram> {
-    let others = |labels: &'_ LabelSet| labels.pairs().filter(|(name, _)| &**name != BOUND).cloned().collect::<Vec<_>>();
+    let others =
+        |labels: &'_ LabelSet| labels.pairs().filter(|(name, _)| &**name != BOUND).cloned().collect::<Vec<_>>();
     let groups = Groups::by(
         &matrix.labels,
         |labels, hasher| {

@@ -281,9 +281,7 @@ impl<'a> Lexer<'a> {
                 (self.seen_duration, self.in_duration) = (true, false);
                 self.number_or_duration()
             }
-            other => {
-                self.fail(&format!("unexpected character in duration expression: {}", quoted_char(Some(other))))
-            }
+            other => self.fail(&format!("unexpected character in duration expression: {}", quoted_char(Some(other)))),
         }
     }
 
@@ -501,8 +499,8 @@ fn keyword(word: &str) -> Option<Kind> {
         "or" => Kind::Operator(Sign::Or),
         "unless" => Kind::Operator(Sign::Unless),
         "atan2" => Kind::Operator(Sign::Atan2),
-        "sum" | "avg" | "count" | "min" | "max" | "group" | "stddev" | "stdvar" | "topk" | "bottomk" | "count_values"
-        | "quantile" | "limitk" | "limit_ratio" => Kind::Aggregator,
+        "sum" | "avg" | "count" | "min" | "max" | "group" | "stddev" | "stdvar" | "topk" | "bottomk"
+        | "count_values" | "quantile" | "limitk" | "limit_ratio" => Kind::Aggregator,
         "offset" => Kind::Keyword(Keyword::Offset),
         "by" => Kind::Keyword(Keyword::By),
         "without" => Kind::Keyword(Keyword::Without),

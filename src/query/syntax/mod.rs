@@ -15,8 +15,8 @@ pub use ast::{
 };
 pub(super) use parser::{Features, parse};
 
-pub(super) use quote::quoted;
 pub(super) use pattern::anchored;
+pub(super) use quote::quoted;
 
 /// What is wrong with a text, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]

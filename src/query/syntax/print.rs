@@ -85,9 +85,10 @@ fn series(selector: &Selector) -> String {
             MatchOp::Matches(_) => "=~",
             MatchOp::NotMatches(_) => "!~",
         };
-        let is_plain = matcher.name.bytes().enumerate().all(|(index, byte)| {
-            byte.is_ascii_alphabetic() || byte == b'_' || (index > 0 && byte.is_ascii_digit())
-        });
+        let is_plain =
+            matcher.name.bytes().enumerate().all(|(index, byte)| {
+                byte.is_ascii_alphabetic() || byte == b'_' || (index > 0 && byte.is_ascii_digit())
+            });
         let name = if is_plain { matcher.name.clone() } else { quoted(&matcher.name) };
         parts.push(format!("{name}{op}{}", quoted(&matcher.value)));
     }

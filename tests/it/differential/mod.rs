@@ -29,8 +29,7 @@ const REQUESTS_AT_A_TIME: usize = 6;
 const TOLD_MAX: usize = 12;
 /// The moments of instant queries, and the ranges, in seconds after the first sample.
 const INSTANTS: [&str; 3] = ["2700", "3333.3", "5100"];
-const RANGES: [(i64, i64, &str); 4] =
-    [(1800, 2400, "60"), (2600, 3900, "131.5"), (0, 5700, "600"), (5000, 5130, "13")];
+const RANGES: [(i64, i64, &str); 4] = [(1800, 2400, "60"), (2600, 3900, "131.5"), (0, 5700, "600"), (5000, 5130, "13")];
 
 /// Both servers with the same data.
 struct Both {
@@ -76,7 +75,8 @@ impl Both {
             let body = encode_v1(&part);
             for url in [self.prometheus.url("/api/v1/write"), self.forestall.url("/api/v1/write")] {
                 let request = self.client.post(&url).body(body.clone());
-                let request = request.header("content-type", "application/x-protobuf").header("content-encoding", "snappy");
+                let request =
+                    request.header("content-type", "application/x-protobuf").header("content-encoding", "snappy");
                 let answer = request.send().await.unwrap_or_else(|error| panic!("{url}: {error}"));
                 let status = answer.status();
                 assert!(status.is_success(), "{url}: {status}: {}", answer.text().await.unwrap_or_default());
@@ -142,7 +142,9 @@ async fn differences(both: &Both, text: &str, asks: &[Ask]) -> Vec<(Ask, String)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_corpus_is_answered_as_prometheus_answers_it() {
-    let Some(both) = Both::start().await else { return };
+    let Some(both) = Both::start().await else {
+        return;
+    };
     let file = std::env::var("FORESTALL_PROMQL_EXPRESSIONS")
         .unwrap_or_else(|_| format!("{}/tests/query/corpus.txt", env!("CARGO_MANIFEST_DIR")));
     let corpus = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
@@ -153,7 +155,9 @@ async fn the_corpus_is_answered_as_prometheus_answers_it() {
         .collect();
     let asks = [instant_at(INSTANTS[1]), range_over(RANGES[0]), range_over(RANGES[2])];
     let told: Vec<String> = futures::stream::iter(&lines)
-        .map(|line| async { differences(&both, line, &asks).await.into_iter().map(|d| told(line, &d)).collect::<Vec<_>>() })
+        .map(|line| async {
+            differences(&both, line, &asks).await.into_iter().map(|d| told(line, &d)).collect::<Vec<_>>()
+        })
         .buffered(REQUESTS_AT_A_TIME)
         .collect::<Vec<_>>()
         .await
@@ -168,7 +172,9 @@ fn told(text: &str, (ask, difference): &(Ask, String)) -> String {
 }
 
 fn seeds() -> Range<u64> {
-    let Ok(text) = std::env::var("FORESTALL_PROMQL_SEEDS") else { return SEEDS };
+    let Ok(text) = std::env::var("FORESTALL_PROMQL_SEEDS") else {
+        return SEEDS;
+    };
     let bounds = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
     bounds.unwrap_or_else(|| panic!("FORESTALL_PROMQL_SEEDS={text} is not FROM..TO"))
 }
@@ -183,7 +189,9 @@ fn question(seed: u64) -> (Tree, [Ask; 2]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn generated_expressions_are_answered_as_prometheus_answers_them() {
-    let Some(both) = Both::start().await else { return };
+    let Some(both) = Both::start().await else {
+        return;
+    };
     let seeds = seeds();
     let count = seeds.end - seeds.start;
     let mut different: Vec<(u64, Ask)> = futures::stream::iter(seeds)
