@@ -7,7 +7,7 @@ export FORESTALL_BROWSER ?= $(CURDIR)/target/browser
 # Where moto, which answers as AWS does, is found.
 export FORESTALL_CLOUD ?= $(CURDIR)/target/cloud
 
-.PHONY: help run test mutants bench bench-forecast bench-plan lint fmt parts browser cloud toolchain
+.PHONY: help run test mutants bench bench-forecast bench-plan bench-query lint fmt parts browser cloud toolchain
 
 help:
 	@echo 'make run    the demo: a simulated fleet with and without forestall, in minutes (ARGS="--seed 2 --once")'
@@ -16,6 +16,7 @@ help:
 	@echo 'make bench  remote-write ingestion beside the real Prometheus (ARGS="--series 100000 --rounds 5")'
 	@echo 'make bench-forecast  forecasts beside statsforecast, on made-up series or yours (ARGS="--data FILE --models")'
 	@echo 'make bench-plan  how long a plan takes for 10 000 components on 1000 nodes'
+	@echo 'make bench-query  CPU time of queries beside the real Prometheus and VictoriaMetrics (ARGS="--targets 123 --rounds 20")'
 	@echo 'make lint   format, clippy, documentation, shell scripts, Dockerfile and compose file'
 	@echo 'make fmt    puts the code into its format'
 
@@ -36,6 +37,9 @@ bench: toolchain parts
 
 bench-forecast: toolchain target/forecast-bench/ready
 	cargo bench --locked --bench forecast -- $(ARGS)
+
+bench-query: toolchain parts
+	cargo bench --locked --bench query -- $(ARGS)
 
 bench-plan: toolchain
 	cargo bench --locked --bench plan

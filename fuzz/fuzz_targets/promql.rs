@@ -9,6 +9,10 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     let Ok(query) = Query::parse(text) else { return };
+    let written = query.expr().to_string();
+    let again = Query::parse(&written).unwrap_or_else(|error| panic!("{written}: {error}"));
+    assert_eq!(again.expr().to_string(), written);
+    let _ = query.expr().prettify();
     let store = Store::new(forestall::store::Settings::default());
     for (name, code) in [("a", "200"), ("a", "500"), ("b", "200")] {
         let labels = Labels::new([(METRIC_NAME.to_owned(), name.to_owned()), ("code".to_owned(), code.to_owned())]);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde_json::{Value as Json, json};
+use tokio::time::Instant;
 
 use super::Shared;
 use super::answer::{Refusal, success, success_text};
@@ -76,7 +77,9 @@ async fn evaluate(
     let limit = params.limit()?;
     let asked =
         params.duration("timeout")?.map_or(Duration::MAX, |asked| Duration::from_millis(asked.0.max(0).unsigned_abs()));
-    let until = tokio::time::Instant::now() + asked.min(shared.options.query.timeout);
+    let wants_stats = params.get("stats").is_some();
+    let asked_at = Instant::now();
+    let until = asked_at + asked.min(shared.options.query.timeout);
     let slot = tokio::time::timeout_at(until, shared.queries.clone().acquire_owned()).await;
     let slot = slot.map_err(|_| Refusal::timed_out("query timed out in query queue"))?.map_err(Refusal::unavailable)?;
 
@@ -84,10 +87,16 @@ async fn evaluate(
     let task = tokio::task::spawn_blocking(move || {
         // An evaluation that nobody waits for any more has its slot until it has ended.
         let _slot = slot;
+        let began_at = Instant::now();
         work(&shared.store, &settings).map(|mut answer| {
+            let stats = wants_stats.then(|| stats(answer.cost, began_at - asked_at, began_at.elapsed()));
             truncate(&mut answer, limit);
             let mut text = String::new();
             query::json::write_answer(&answer, &mut text);
+            if let Some(stats) = stats {
+                text.truncate(text.len() - 1);
+                text.push_str(&format!(",\"stats\":{stats}}}"));
+            }
             (text, answer.warnings, answer.infos)
         })
     });
@@ -102,6 +111,17 @@ async fn evaluate(
         Err(error @ QueryError::TimedOut) => Err(Refusal::timed_out(error)),
         Err(error @ QueryError::Canceled) => Err(Refusal::canceled(error)),
     }
+}
+
+/// What an evaluation took, under Prometheus's names. It is not divided further here: evaluating is all there is to it.
+fn stats(cost: query::Cost, waited: Duration, took: Duration) -> Json {
+    json!({
+        "timings": {
+            "evalTotalTime": took.as_secs_f64(), "resultSortTime": 0, "queryPreparationTime": 0,
+            "innerEvalTime": took.as_secs_f64(), "execQueueTime": waited.as_secs_f64(), "execTotalTime": took.as_secs_f64(),
+        },
+        "samples": {"totalQueryableSamples": cost.samples_looked_at, "peakSamples": cost.samples_held},
+    })
 }
 
 /// Leaves out what is beyond the `limit` that was asked for, and says so.

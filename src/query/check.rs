@@ -194,7 +194,9 @@ fn check_aggregate(aggregate: &AggregateExpr) -> Checked<Node> {
     };
     let parameter_at = aggregate.parameter.as_ref().map_or(0, |parameter| parameter.without_parens().span().start);
     let grouping = Grouping::new(&aggregate.grouping, !aggregate.is_without);
-    Ok(Node::Aggregate(Box::new(Aggregate { operator, inner, parameter, parameter_at, grouping })))
+    let is_step_invariant = is_step_invariant(&aggregate.inner);
+    let aggregate = Aggregate { operator, inner, parameter, parameter_at, grouping, is_step_invariant };
+    Ok(Node::Aggregate(Box::new(aggregate)))
 }
 
 fn aggregator(name: &str) -> Option<Aggregator> {

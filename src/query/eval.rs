@@ -3,6 +3,8 @@
 //! A selector reads the store once for the whole grid, series by series into one buffer; windows then move along it. Series
 //! that are matched, grouped or renamed are so once for all steps, not once a step.
 
+use std::cell::Cell;
+
 use crate::model::{Labels, METRIC_NAME, Millis, Sample, Timestamp, is_stale_marker};
 use crate::store::{Matcher, Store};
 
@@ -10,9 +12,9 @@ use super::matrix::{ABSENT, LabelSet, Matrix, SAME_LABELS, is_present};
 use super::notes::Notes;
 use super::syntax::BinaryOperator;
 use super::tree::{
-    At, Binary, Call, Kind, LabelReplace, Node, OverTime, Placement, RangeFunction, RangeSource, Selector,
+    Aggregate, At, Binary, Call, Kind, LabelReplace, Node, OverTime, Placement, RangeFunction, RangeSource, Selector,
 };
-use super::{QueryError, Series, Settings, aggregate, binary, functions, histogram, info, windows};
+use super::{Cost, QueryError, Series, Settings, aggregate, binary, functions, histogram, info, windows};
 
 /// The moments of evaluation.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +22,8 @@ pub(super) struct Grid {
     pub(super) start: Timestamp,
     pub(super) step: Millis,
     pub(super) count: usize,
+    /// The end as it was given: the last step may be before it.
+    pub(super) until: Timestamp,
 }
 
 impl Grid {
@@ -27,7 +31,7 @@ impl Grid {
     pub(super) fn new(start: Timestamp, end: Timestamp, step: Millis) -> Grid {
         assert!(step.0 > 0, "a step must be positive: {step}");
         let steps = (end - start).0.div_euclid(step.0).saturating_add(1);
-        Grid { start, step, count: usize::try_from(steps).unwrap_or(0) }
+        Grid { start, step, count: usize::try_from(steps).unwrap_or(0), until: end }
     }
 
     /// All moments, in order.
@@ -38,11 +42,6 @@ impl Grid {
     /// The moment of a step.
     pub(super) fn at(self, step: usize) -> Timestamp {
         self.start + self.step * i64::try_from(step).unwrap_or(i64::MAX)
-    }
-
-    /// The last moment.
-    pub(super) fn end(self) -> Timestamp {
-        self.at(self.count.saturating_sub(1))
     }
 }
 
@@ -55,6 +54,8 @@ pub(super) struct Evaluator<'a> {
     bounds: (Timestamp, Timestamp),
     /// How many samples and values are held now.
     held: usize,
+    /// The most that was held or about to be.
+    peak: Cell<usize>,
     /// How many have been looked at so far.
     visits: u64,
     pub(super) notes: Notes,
@@ -64,7 +65,12 @@ type Evaluated<T> = Result<T, QueryError>;
 
 impl<'a> Evaluator<'a> {
     pub(super) fn new(store: &'a Store, settings: &'a Settings, bounds: (Timestamp, Timestamp)) -> Evaluator<'a> {
-        Evaluator { store, settings, bounds, held: 0, visits: 0, notes: Notes::default() }
+        Evaluator { store, settings, bounds, held: 0, peak: Cell::new(0), visits: 0, notes: Notes::default() }
+    }
+
+    /// What it has cost so far.
+    pub(super) fn cost(&self) -> Cost {
+        Cost { samples_looked_at: self.visits, samples_held: self.peak.get() }
     }
 
     /// The values of a scalar, one a step.
@@ -105,7 +111,7 @@ impl<'a> Evaluator<'a> {
             Node::Binary(of) => self.binary(of, grid)?,
             Node::Aggregate(of) => {
                 let parameter = match &of.parameter {
-                    Some(parameter) if parameter.kind() == Kind::Scalar => self.scalar(parameter, grid)?,
+                    Some(parameter) if parameter.kind() == Kind::Scalar => self.parameter(of, parameter, grid)?,
                     _ => Vec::new(),
                 };
                 let matrix = self.vector(&of.inner, grid)?;
@@ -118,6 +124,16 @@ impl<'a> Evaluator<'a> {
         self.held = before;
         self.hold(matrix.values.len())?;
         Ok(matrix)
+    }
+
+    /// The parameter of an aggregation; as in Prometheus that of the first step for all where what is aggregated never changes.
+    fn parameter(&mut self, of: &Aggregate, parameter: &Node, grid: Grid) -> Evaluated<Vec<f64>> {
+        if !of.is_step_invariant || grid.count == 0 {
+            return self.scalar(parameter, grid);
+        }
+        let first = Grid { count: 1, until: grid.start, ..grid };
+        let value = self.scalar(parameter, first)?[0];
+        Ok(vec![value; grid.count])
     }
 
     fn binary(&mut self, of: &Binary, grid: Grid) -> Evaluated<Matrix> {
@@ -245,7 +261,7 @@ impl<'a> Evaluator<'a> {
         let ends = self.ends(range.placement(), grid);
         let moves = windows::Moves { function: of.function, ends, range: range.range(), grid, parameters };
         let mut answer = Matrix::new(grid.count);
-        let mut scratch = Vec::new();
+        let mut scratch = windows::Scratch::default();
         self.each_track(range, tracks, &moves.ends, |this, labels, samples| {
             let start = answer.values.len();
             let visits = moves.apply(samples, &mut scratch, &mut answer.values);
@@ -415,10 +431,11 @@ impl<'a> Evaluator<'a> {
             return Err(QueryError::Execution("expected a subquery".to_owned()));
         };
         let step = step.unwrap_or(self.settings.subquery_step);
-        let (first, last) = (self.place(*placement, grid.start), self.place(*placement, grid.end()));
+        let (first, last) = (self.place(*placement, grid.start), self.place(*placement, grid.until));
         // Windows are open on the left, and steps are counted from the epoch.
         let start = (first - *range).align_down(step) + step;
-        let steps = if grid.count == 0 { Grid { start, step, count: 0 } } else { Grid::new(start, last, step) };
+        let steps =
+            if grid.count == 0 { Grid { start, step, count: 0, until: last } } else { Grid::new(start, last, step) };
         self.check_size(steps.count)?;
         let matrix = if steps.count == 0 { Matrix::new(0) } else { self.vector(inner, steps)? };
         Ok((matrix, steps))
@@ -481,6 +498,7 @@ impl<'a> Evaluator<'a> {
 
     fn check_size(&self, values: usize) -> Evaluated<()> {
         self.settings.interrupt.check()?;
+        self.peak.set(self.peak.get().max(values));
         if values <= self.settings.samples_max {
             return Ok(());
         }

@@ -46,13 +46,11 @@ pub(super) fn enrich(matrix: &Matrix, infos: Option<&Matrix>, own: &[Matcher]) -
     let must_match = own.iter().filter(counts).any(|matcher| !matcher.matches(""));
     let none = Matrix::new(matrix.steps);
     let infos = infos.unwrap_or(&none);
-    let wanted: BTreeMap<&str, Vec<&Matcher>> = own.iter().filter(|matcher| matcher.name != METRIC_NAME).fold(
-        BTreeMap::new(),
-        |mut wanted, matcher| {
+    let wanted: BTreeMap<&str, Vec<&Matcher>> =
+        own.iter().filter(|matcher| matcher.name != METRIC_NAME).fold(BTreeMap::new(), |mut wanted, matcher| {
             wanted.entry(matcher.name.as_str()).or_insert_with(Vec::new).push(matcher);
             wanted
-        },
-    );
+        });
     let mut answer = Matrix::new(matrix.steps);
     for step in 0..matrix.steps {
         let newest = newest_infos(infos, step)?;

@@ -262,6 +262,17 @@ pub struct Answer {
     pub warnings: Vec<String>,
     /// Prometheus's `infos`.
     pub infos: Vec<String>,
+    /// What it took.
+    pub cost: Cost,
+}
+
+/// What an evaluation took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cost {
+    /// Samples and values that were looked at, those of overlapping windows again for each window.
+    pub samples_looked_at: u64,
+    /// The most samples and values that were held at a time.
+    pub samples_held: usize,
 }
 
 /// A value of PromQL.
@@ -303,7 +314,7 @@ pub struct Series {
 /// Where series cannot be matched, an argument is wrong, or a limit is reached.
 pub fn instant(store: &Store, query: &Query, at: Timestamp, settings: &Settings) -> Result<Answer, QueryError> {
     check_time(at)?;
-    let grid = Grid { start: at, step: Millis(1), count: 1 };
+    let grid = Grid { start: at, step: Millis(1), count: 1, until: at };
     let mut evaluator = Evaluator::new(store, settings, (at, at));
     let value = match (&*query.node, query.node.kind()) {
         (Node::Text(text), _) => Value::String(at, text.clone()),
@@ -409,6 +420,7 @@ fn all_series(matrix: Matrix, grid: Grid) -> Vec<Series> {
 }
 
 fn answer(value: Value, evaluator: Evaluator<'_>, query: &Query) -> Answer {
+    let cost = evaluator.cost();
     let (warnings, infos) = evaluator.notes.told(&query.text);
-    Answer { value, warnings, infos }
+    Answer { value, warnings, infos, cost }
 }

@@ -7,6 +7,7 @@ use super::check::kind_of;
 use super::numbers;
 use super::syntax::{AtModifier, BinaryExpr, Cardinality, Expr, LabelMatcher, Length, Selector, When};
 use super::tree::Kind;
+use crate::model::METRIC_NAME;
 use crate::store::MatchOp;
 
 impl Expr {
@@ -16,19 +17,15 @@ impl Expr {
             Expr::Number(number) => json!({"type": "numberLiteral", "val": numbers::format(number.value)}),
             Expr::Text { value, .. } => json!({"type": "stringLiteral", "val": value}),
             Expr::Paren { inner, .. } => json!({"expr": inner.to_json(), "type": "parenExpr"}),
-            Expr::Selector(selector) => select("vectorSelector", selector),
-            Expr::Range(range) => {
-                let mut json = select("matrixSelector", &range.selector);
-                json["range"] = json!(millis(&range.range));
-                json
-            }
+            Expr::Selector(selector) => select(selector, None),
+            Expr::Range(range) => select(&range.selector, Some(&range.range)),
             Expr::Subquery(subquery) => {
-                let mut json = json!({
-                    "expr": subquery.inner.to_json(), "range": millis(&subquery.range),
-                    "step": subquery.step.as_ref().map_or(0, millis), "type": "subquery",
-                });
-                place(&mut json, &subquery.when);
-                json
+                let (fixed, moment) = moment(&subquery.when);
+                json!({
+                    "expr": subquery.inner.to_json(), "offset": offset(&subquery.when), "range": millis(&subquery.range),
+                    "startOrEnd": fixed, "step": subquery.step.as_ref().map_or(0, millis), "timestamp": moment,
+                    "type": "subquery",
+                })
             }
             Expr::Unary { is_minus, inner, .. } => {
                 json!({"expr": inner.to_json(), "op": if *is_minus { "-" } else { "+" }, "type": "unaryExpr"})
@@ -85,10 +82,18 @@ fn type_name(kind: Kind) -> &'static str {
     }
 }
 
-fn select(kind: &str, selector: &Selector) -> Value {
-    let matchers: Vec<Value> = selector.matchers.iter().map(matcher).collect();
-    let mut json = json!({"matchers": matchers, "name": selector.name.as_deref().unwrap_or(""), "type": kind});
-    place(&mut json, &selector.when);
+fn select(selector: &Selector, range: Option<&Length>) -> Value {
+    let name = selector.name.as_deref().unwrap_or("");
+    let named = (!name.is_empty()).then(|| json!({"name": METRIC_NAME, "type": "=", "value": name}));
+    let matchers: Vec<Value> = selector.matchers.iter().map(matcher).chain(named).collect();
+    let (fixed, moment) = moment(&selector.when);
+    let mut json = json!({"matchers": matchers, "name": name, "offset": offset(&selector.when)});
+    if let Some(range) = range {
+        json["range"] = json!(millis(range));
+    }
+    json["startOrEnd"] = fixed;
+    json["timestamp"] = moment;
+    json["type"] = json!(if range.is_some() { "matrixSelector" } else { "vectorSelector" });
     json
 }
 
@@ -102,14 +107,18 @@ fn matcher(matcher: &LabelMatcher) -> Value {
     json!({"name": matcher.name, "type": kind, "value": matcher.value})
 }
 
-fn place(json: &mut Value, when: &When) {
-    json["offset"] = json!(when.offset.as_ref().map_or(0, millis));
-    (json["startOrEnd"], json["timestamp"]) = match when.at {
+fn offset(when: &When) -> i64 {
+    when.offset.as_ref().map_or(0, millis)
+}
+
+/// Whether it looks at the start or the end of the query, and the moment at which it looks.
+fn moment(when: &When) -> (Value, Value) {
+    match when.at {
         None => (Value::Null, Value::Null),
         Some(AtModifier::Start) => (json!("start"), Value::Null),
         Some(AtModifier::End) => (json!("end"), Value::Null),
         Some(AtModifier::Moment(at)) => (Value::Null, json!(at)),
-    };
+    }
 }
 
 /// A length in milliseconds; 0 where it is calculated, as Prometheus has it.

@@ -117,7 +117,7 @@ fn refuses_to_hold_more_samples_than_allowed() {
     let at = Timestamp(300_000);
     let run = |text: &str| instant(&small_store(), &parse(text), at, &settings).map(|_| ());
     assert_eq!(run("rate(hits_total[5m])"), Ok(()));
-    for text in ["sum_over_time({host=~\".\"}[10m])", "max_over_time(vector(1)[1h:1m])", "vector(1)[250y:1ms]"] {
+    for text in ["{host=~\".\"}[10m]", "max_over_time(vector(1)[1h:1m])", "vector(1)[250y:1ms]"] {
         let error = run(text).unwrap_err().to_string();
         assert!(error.contains("too many samples"), "{text}: {error}");
     }
@@ -194,18 +194,64 @@ fn survives_deep_nesting_and_long_chains() {
 
 #[test]
 fn bounds_regular_expressions() {
-    for text in [
-        r#"up{a=~"((\\w{50}){50}){50}"}"#.to_owned(),
-        format!("up{{{}}}", vec![r#"a=~"b.*""#; 101].join(",")),
-        r#"label_replace(up, "a", "b", "c", "((\\w{50}){50}){50}")"#.to_owned(),
-    ] {
+    for text in [r#"up{a=~"((\\w{50}){50}){50}"}"#.to_owned(), format!("up{{{}}}", vec![r#"a=~"b.*""#; 101].join(","))]
+    {
         assert!(Query::parse(&text).is_err(), "{}", text.chars().take(60).collect::<String>());
     }
     parse(r#"up{a=~"(\\w+)-(\\w+)-(\\w+)-\\d{1,5}",b!~"(?i:x|y|z)+"}"#);
 }
 
 #[test]
-fn refuses_durations_before_the_parser_panics() {
+fn what_is_experimental_must_be_enabled() {
+    for (text, error) in [
+        ("1 + mad_over_time(x[5m])", "1:5: parse error: function \"mad_over_time\" is not enabled"),
+        (
+            "limitk(1, x)",
+            "1:1: parse error: limitk() is experimental and must be enabled with \
+             --enable-feature=promql-experimental-functions",
+        ),
+        ("x[5m + 1m]", "1:3: parse error: experimental duration expression is not enabled"),
+    ] {
+        let refused = Query::parse_with(text, Features::default()).unwrap_err();
+        assert_eq!(refused, QueryError::Parse(error.to_owned()), "{text}");
+        parse(text);
+    }
+}
+
+#[test]
+fn an_evaluation_ends_when_it_is_interrupted() {
+    let settings = Settings::default();
+    let run = || instant(&small_store(), &parse("sum(level)"), Timestamp(300_000), &settings).map(|_| ());
+    assert_eq!(run(), Ok(()));
+    settings.interrupt.time_out();
+    assert_eq!(run(), Err(QueryError::TimedOut));
+    settings.interrupt.cancel();
+    assert_eq!(run(), Err(QueryError::Canceled));
+}
+
+#[test]
+fn writes_expressions_as_prometheus_does() {
+    for (text, written) in [
+        (
+            "sum by(a,\"b c\")(rate(x{c='d',b=~`e`}[90s]offset 1h))",
+            "sum by (a, \"b c\") (rate(x{b=~\"e\",c=\"d\"}[1m30s] offset 1h))",
+        ),
+        ("a+on(b)group_left(c)d^-2", "a + on (b) group_left (c) d ^ -2"),
+        ("(x)[1h:]@end()", "(x)[1h:] @ end()"),
+        ("{\"a b\"} @ 1.5 offset -1d", "{__name__=\"a b\"} @ 1.500 offset -1d"),
+        ("topk without(a)(3,x) > bool 1e3", "topk without (a) (3, x) > bool 1000"),
+        ("x[(5m+1m)*2]", "x[(5m + 1m) * 2]"),
+        ("5m", "5m"),
+    ] {
+        assert_eq!(parse(text).expr().to_string(), written);
+    }
+    let long = format!("sum by (job) (rate({}[5m])) / 2", "x".repeat(90));
+    let lines = format!("  sum by (job) (\n    rate(\n      {}[5m]\n    )\n  )\n/\n  2", "x".repeat(90));
+    assert_eq!(parse(&long).expr().prettify(), lines);
+}
+
+#[test]
+fn refuses_durations_that_are_out_of_range() {
     for text in [
         "x[1e99]",
         "x[1e+99]",
@@ -369,6 +415,9 @@ proptest! {
     /// No text at all brings the parser down.
     #[test]
     fn any_text_parses_or_fails(text in r#"([a-z_]{1,6}|[0-9.e]{1,4}|["'`\\#@~!é]|[-+*/%^=<>()\[\]{},: ]|offset|by|on|=~|\[1e99\]|offset inf|5m|inf|@){0,24}"#) {
-        let _ = Query::parse(&text);
+        if let Ok(query) = Query::parse(&text) {
+            let written = query.expr().to_string();
+            prop_assert_eq!(parse(&written).expr().to_string(), written);
+        }
     }
 }

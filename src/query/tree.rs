@@ -163,6 +163,8 @@ pub(super) struct Aggregate {
     pub(super) parameter: Option<Node>,
     pub(super) parameter_at: usize,
     pub(super) grouping: Grouping,
+    /// Whether what is aggregated is the same at each step.
+    pub(super) is_step_invariant: bool,
 }
 
 /// What an aggregation computes of each group.

@@ -3,6 +3,8 @@
 //! A window is open on the left and closed on the right, as since Prometheus 3. Its bounds move along with the steps, so that
 //! only the functions themselves look at samples again and again.
 
+use std::ops::Range;
+
 use super::eval::Grid;
 use super::matrix::ABSENT;
 use super::numbers::{self, Mean, Sum};
@@ -24,6 +26,8 @@ pub(super) struct Moves {
 /// One window of one series.
 struct Window<'a> {
     samples: &'a [Sample],
+    /// From where a counter fell at its resets in the window, in order.
+    falls: &'a [f64],
     start: Timestamp,
     end: Timestamp,
     /// The moment of evaluation, which `offset` and `@` do not move.
@@ -32,22 +36,53 @@ struct Window<'a> {
 
 impl Moves {
     /// Appends the values of the function at all steps for one series; gives how many samples its windows hold together.
-    pub(super) fn apply(&self, samples: &[Sample], scratch: &mut Vec<f64>, values: &mut Vec<f64>) -> u64 {
+    pub(super) fn apply(&self, samples: &[Sample], scratch: &mut Scratch, values: &mut Vec<f64>) -> u64 {
         let mut visits = 0;
-        each_window(samples, &self.ends, self.range, |step, samples, end| {
-            visits += samples.len() as u64;
-            let at = self.grid.at(step);
-            let window = Window { samples, start: end - self.range, end, at };
+        let is_counter = matches!(self.function, RangeFunction::Rate | RangeFunction::Increase);
+        let Scratch { values: room, resets, falls } = scratch;
+        resets.clear();
+        falls.clear();
+        if is_counter {
+            for (before, _) in samples.windows(2).enumerate().filter(|(_, pair)| pair[1].value < pair[0].value) {
+                resets.push(before + 1);
+                falls.push(samples[before].value);
+            }
+        }
+        let (mut first, mut last) = (0, 0);
+        each_window(samples, &self.ends, self.range, |step, bounds, end| {
+            visits += bounds.len() as u64;
+            while resets.get(last).is_some_and(|reset| *reset < bounds.end) {
+                last += 1;
+            }
+            while first < last && resets[first] <= bounds.start {
+                first += 1;
+            }
+            let window = Window {
+                falls: &falls[first..last],
+                samples: &samples[bounds],
+                start: end - self.range,
+                end,
+                at: self.grid.at(step),
+            };
             let parameter = |index: usize| self.parameters[index][step];
-            values.push(value_of(self.function, &window, parameter, scratch).unwrap_or(ABSENT));
+            values.push(value_of(self.function, &window, parameter, room).unwrap_or(ABSENT));
         });
         visits
     }
 }
 
+/// Room that is used again for each series.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    values: Vec<f64>,
+    /// Where a counter is lower than before, and from where it fell.
+    resets: Vec<usize>,
+    falls: Vec<f64>,
+}
+
 /// Appends for each step 1 where there is a sample in the window.
 pub(super) fn presence(samples: &[Sample], ends: &[Timestamp], range: Millis, values: &mut Vec<f64>) {
-    each_window(samples, ends, range, |_, samples, _| values.push(if samples.is_empty() { ABSENT } else { 1.0 }));
+    each_window(samples, ends, range, |_, bounds, _| values.push(if bounds.is_empty() { ABSENT } else { 1.0 }));
 }
 
 /// Calls `visit` with step, samples and end of each window. The ends never go back, so that the window's bounds only move on.
@@ -55,7 +90,7 @@ fn each_window(
     samples: &[Sample],
     ends: &[Timestamp],
     range: Millis,
-    mut visit: impl FnMut(usize, &[Sample], Timestamp),
+    mut visit: impl FnMut(usize, Range<usize>, Timestamp),
 ) {
     let (mut from, mut to) = (0, 0);
     for (step, end) in ends.iter().enumerate() {
@@ -65,7 +100,7 @@ fn each_window(
         while from < to && samples[from].at <= *end - range {
             from += 1;
         }
-        visit(step, &samples[from..to], *end);
+        visit(step, from..to, *end);
     }
 }
 
@@ -141,12 +176,8 @@ fn extrapolated(window: &Window<'_>, growth: Growth, length: f64) -> Option<f64>
     }
     let mut difference = last.value - first.value;
     if growth == Growth::Counter {
-        let mut before = first.value;
-        for sample in &samples[1..] {
-            if sample.value < before {
-                difference += before;
-            }
-            before = sample.value;
+        for from in window.falls {
+            difference += from;
         }
     }
     let sampled = (last.at - first.at).as_secs_f64();

@@ -398,6 +398,23 @@ async fn a_query_is_ended_when_its_time_is_over_and_others_wait_for_a_slot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn says_what_a_query_took_where_it_is_asked_to() {
+    let served = Served::start(&[("forestall.yml", KEEP_ALL)]).await;
+    served.write(&[("hits job=a", 1.0), ("hits job=b", 2.0)]).await;
+    let at = START.0 / 1000;
+    let data = served.data(&format!("/api/v1/query?query=sum(hits)&time={at}&stats=all")).await;
+    assert_eq!(data["result"][0]["value"], json!([at, "3"]));
+    assert!(data["stats"]["samples"]["totalQueryableSamples"].as_u64() >= Some(2), "{data}");
+    assert!(data["stats"]["samples"]["peakSamples"].as_u64() >= Some(2), "{data}");
+    assert!(data["stats"]["timings"]["execTotalTime"].as_f64() >= Some(0.0), "{data}");
+    let plain = served.data(&format!("/api/v1/query?query=sum(hits)&time={at}")).await;
+    assert_eq!(plain["stats"], Value::Null);
+    let found = served.data("/api/v1/status/tsdb?limit=1").await;
+    assert_eq!(found["seriesCountByMetricName"], json!([{"name": "hits", "value": 2}]));
+    assert_eq!((&found["headStats"]["numLabelPairs"], &found["headStats"]["minTime"]), (&json!(3), &json!(START.0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn results_beyond_the_limit_are_left_out_with_a_warning() {
     let served = Served::start(&[("forestall.yml", KEEP_ALL)]).await;
     served.write(&[("hits job=a", 1.0), ("hits job=b", 2.0), ("hits job=c", 3.0)]).await;

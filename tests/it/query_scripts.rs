@@ -43,6 +43,7 @@ fn every_script_answers_as_prometheus_does() {
 
 /// The failures of a script, each with its line number.
 fn run(script: &str) -> Vec<String> {
+    assert!(forestall::query::enable("promql-experimental-functions"), "there is such a feature");
     let mut store = Store::new(store::Settings::default());
     let mut failures = Vec::new();
     for (line, command, block) in blocks(script) {

@@ -6,7 +6,7 @@
 # What is there afterwards (each a symbolic link to a program that has answered `--version`):
 #
 #   FOLDER/bookworm/bin/{prometheus,promtool,prometheus-alertmanager,amtool,prometheus-node-exporter}
-#   FOLDER/sid/bin/{prometheus,promtool,prometheus-alertmanager,amtool}
+#   FOLDER/sid/bin/{prometheus,promtool,prometheus-alertmanager,amtool,victoria-metrics}
 #
 # Alertmanager must be started in FOLDER/SUITE/root, where its templates are.
 #
@@ -51,6 +51,7 @@ prometheus usr/bin/prometheus prometheus
 promtool usr/bin/promtool promtool
 prometheus-alertmanager usr/bin/prometheus-alertmanager prometheus-alertmanager
 prometheus-alertmanager usr/bin/amtool amtool
+victoria-metrics usr/bin/victoria-metrics victoria-metrics
 LIST
         ;;
     esac

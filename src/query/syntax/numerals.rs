@@ -7,7 +7,8 @@ pub(super) fn number(text: &str) -> Result<f64, String> {
     }
     let wrong = |what: &str| Err(format!("error parsing number: strconv.ParseFloat: parsing \"{text}\": {what}"));
     let bytes = text.as_bytes();
-    let separates = |at: usize| at > 0 && bytes[at - 1].is_ascii_digit() && bytes.get(at + 1).is_some_and(u8::is_ascii_digit);
+    let separates =
+        |at: usize| at > 0 && bytes[at - 1].is_ascii_digit() && bytes.get(at + 1).is_some_and(u8::is_ascii_digit);
     if !text.match_indices('_').all(|(at, _)| separates(at)) {
         return wrong("invalid syntax");
     }

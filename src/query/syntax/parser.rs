@@ -96,8 +96,7 @@ impl<'a> Parser<'a> {
     fn advance(&mut self) -> Parsed<Token<'a>> {
         let taken = self.token;
         self.last_end = taken.end();
-        self.token =
-            self.lexer.next().map_err(|LexError { at, message }| ParseError::new(at, message))?;
+        self.token = self.lexer.next().map_err(|LexError { at, message }| ParseError::new(at, message))?;
         if self.token.kind == Kind::RightParen {
             self.closed.push_back(self.token.end());
         }
@@ -164,8 +163,12 @@ impl<'a> Parser<'a> {
     }
 
     fn modifiers(&mut self) -> Parsed<(bool, VectorMatching)> {
-        let mut matching =
-            VectorMatching { is_on: false, labels: Vec::new(), cardinality: Cardinality::OneToOne, include: Vec::new() };
+        let mut matching = VectorMatching {
+            is_on: false,
+            labels: Vec::new(),
+            cardinality: Cardinality::OneToOne,
+            include: Vec::new(),
+        };
         let yields_bool = self.token.kind == Kind::Keyword(Keyword::Bool);
         if yields_bool {
             self.advance()?;
@@ -706,7 +709,8 @@ impl<'a> Parser<'a> {
     #[expect(clippy::cast_possible_truncation, reason = "what is out of range is refused")]
     fn timestamp(&mut self, seconds: f64, at: usize) -> Timestamp {
         if !seconds.is_finite() || seconds.abs() >= i64::MAX as f64 {
-            let written = if seconds.is_finite() { format!("{seconds:.6}") } else { crate::query::numbers::format(seconds) };
+            let written =
+                if seconds.is_finite() { format!("{seconds:.6}") } else { crate::query::numbers::format(seconds) };
             self.complain(at, format!("timestamp out of bounds for @ modifier: {written}"));
         }
         Timestamp((seconds * 1000.0).round() as i64)

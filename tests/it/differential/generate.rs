@@ -79,7 +79,8 @@ impl Tree {
 
     /// Trees that are smaller by one step: a part in the place of the whole, or one part made smaller.
     pub(super) fn smaller(&self) -> Vec<Tree> {
-        let children = || self.parts.iter().filter_map(|part| if let Part::Child(tree) = part { Some(tree) } else { None });
+        let children =
+            || self.parts.iter().filter_map(|part| if let Part::Child(tree) = part { Some(tree) } else { None });
         let mut all: Vec<Tree> = children().filter(|child| child.kind == self.kind).cloned().collect();
         let simplest = Tree::simplest(self.kind);
         if self.text().len() > simplest.text().len() {
@@ -98,11 +99,14 @@ impl Tree {
     }
 
     fn simplest(kind: Kind) -> Tree {
-        Tree::leaf(kind, match kind {
-            Kind::Scalar => "1",
-            Kind::Vector => "queue_length",
-            Kind::Range => "queue_length[5m]",
-        })
+        Tree::leaf(
+            kind,
+            match kind {
+                Kind::Scalar => "1",
+                Kind::Vector => "queue_length",
+                Kind::Range => "queue_length[5m]",
+            },
+        )
     }
 }
 
@@ -148,16 +152,73 @@ const LABELS: &[&str] = &["job", "instance", "code", "room", "le", "kind", "of",
 const DURATIONS: &[&str] = &["5m", "1m", "90s", "10m", "31s", "1h", "2m30s", "45", "7m"];
 const NUMBERS: &[&str] = &["0", "1", "2", "-1", "0.5", "3.7", "1e3", "Inf", "-Inf", "NaN", "0x1F", "1e-3", "5m", "100"];
 const MAPS: &[&str] = &[
-    "abs", "ceil", "floor", "exp", "sqrt", "ln", "log2", "log10", "sgn", "sin", "cos", "tan", "asin", "acos", "atan",
-    "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "rad", "deg", "round", "timestamp", "absent", "sort",
-    "sort_desc", "minute", "hour", "day_of_week", "day_of_month", "day_of_year", "days_in_month", "month", "year",
-    "histogram_count", "histogram_avg", "-", "+", "",
+    "abs",
+    "ceil",
+    "floor",
+    "exp",
+    "sqrt",
+    "ln",
+    "log2",
+    "log10",
+    "sgn",
+    "sin",
+    "cos",
+    "tan",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "asinh",
+    "acosh",
+    "atanh",
+    "rad",
+    "deg",
+    "round",
+    "timestamp",
+    "absent",
+    "sort",
+    "sort_desc",
+    "minute",
+    "hour",
+    "day_of_week",
+    "day_of_month",
+    "day_of_year",
+    "days_in_month",
+    "month",
+    "year",
+    "histogram_count",
+    "histogram_avg",
+    "-",
+    "+",
+    "",
 ];
 const OVER_TIME: &[&str] = &[
-    "rate", "increase", "delta", "irate", "idelta", "deriv", "changes", "resets", "avg_over_time", "sum_over_time",
-    "min_over_time", "max_over_time", "count_over_time", "last_over_time", "present_over_time", "absent_over_time",
-    "stddev_over_time", "stdvar_over_time", "mad_over_time", "ts_of_last_over_time", "ts_of_max_over_time",
-    "ts_of_min_over_time", "rate", "rate",
+    "rate",
+    "increase",
+    "delta",
+    "irate",
+    "idelta",
+    "deriv",
+    "changes",
+    "resets",
+    "avg_over_time",
+    "sum_over_time",
+    "min_over_time",
+    "max_over_time",
+    "count_over_time",
+    "last_over_time",
+    "present_over_time",
+    "absent_over_time",
+    "stddev_over_time",
+    "stdvar_over_time",
+    "mad_over_time",
+    "ts_of_last_over_time",
+    "ts_of_max_over_time",
+    "ts_of_min_over_time",
+    "rate",
+    "rate",
 ];
 const REDUCERS: &[&str] = &["sum", "avg", "min", "max", "count", "group", "stddev", "stdvar", "sum", "count"];
 const ARITHMETIC: &[&str] = &["+", "-", "*", "/", "%", "^", "atan2"];
@@ -177,11 +238,19 @@ fn scalar(random: &mut Random, depth: usize) -> Tree {
     let less = depth - 1;
     let parts = match random.below(8) {
         0..=2 => return Tree::leaf(Kind::Scalar, random.one_of(NUMBERS)),
-        3 => return Tree::leaf(Kind::Scalar, random.one_of(&["time()", "pi()", "(2)", "-(3)"])),
+        3 => {
+            return Tree::leaf(Kind::Scalar, random.one_of(&["time()", "pi()", "(2)", "-(3)"]));
+        }
         4 | 5 => vec![text("scalar("), Part::Child(vector(random, less)), text(")")],
         6 => {
             let operator = random.one_of(ARITHMETIC);
-            vec![text("("), child(scalar(random, less)), text(format!(" {operator} ")), child(scalar(random, less)), text(")")]
+            vec![
+                text("("),
+                child(scalar(random, less)),
+                text(format!(" {operator} ")),
+                child(scalar(random, less)),
+                text(")"),
+            ]
         }
         _ => {
             let operator = random.one_of(COMPARISONS);
@@ -201,7 +270,9 @@ fn selector(random: &mut Random) -> String {
         return random.one_of(&["{\"disk.free bytes\"}", "{\"disk.free bytes\",\"mount/point\"=\"/\"}"]).to_owned();
     }
     if random.happens(0.06) {
-        return random.one_of(&["{__name__=~\"temp.*\"}", "{job=\"api\",room=\"hall\"}", "{__name__=~\".*_total\"}"]).to_owned();
+        return random
+            .one_of(&["{__name__=~\"temp.*\"}", "{job=\"api\",room=\"hall\"}", "{__name__=~\".*_total\"}"])
+            .to_owned();
     }
     let mut text = random.one_of(METRICS).to_owned();
     let count = [0, 0, 0, 1, 1, 2][random.below(6)];
@@ -282,9 +353,25 @@ fn aggregation(random: &mut Random, less: usize) -> Vec<Part> {
         }
         1 => {
             // Not `@` in the quantile, which Prometheus 3.5 resolves for all but parameters of aggregations.
-            let quantile = random.one_of(&["0.5", "0.9", "2", "(-1)", "NaN", "Inf", "time()", "scalar(sparse)", "scalar(constant)"]);
+            let quantile = random.one_of(&[
+                "0.5",
+                "0.9",
+                "2",
+                "(-1)",
+                "NaN",
+                "Inf",
+                "time()",
+                "scalar(sparse)",
+                "scalar(constant)",
+            ]);
             let quantile = Tree::leaf(Kind::Scalar, quantile);
-            vec![text(format!("quantile{grouping} (")), child(quantile), text(", "), child(vector(random, less)), text(")")]
+            vec![
+                text(format!("quantile{grouping} (")),
+                child(quantile),
+                text(", "),
+                child(vector(random, less)),
+                text(")"),
+            ]
         }
         2 => {
             let label = random.one_of(&["value", "job", "code", "__name__"]);
@@ -292,7 +379,16 @@ fn aggregation(random: &mut Random, less: usize) -> Vec<Part> {
             let of = Tree::leaf(Kind::Vector, format!("{}{}", selector(random), placement(random)));
             vec![text(format!("count_values{grouping} (\"{label}\", ")), child(of), text(")")]
         }
-        _ => vec![text(format!("{}{grouping} (", random.one_of(REDUCERS))), child(vector(random, less)), text(")")],
+        _ => {
+            let name = random.one_of(REDUCERS);
+            // Deviations of what is calculated may be nothing but the last digits of it.
+            let of = if name.starts_with("std") {
+                Tree::leaf(Kind::Vector, format!("{}{}", selector(random), placement(random)))
+            } else {
+                vector(random, less)
+            };
+            vec![text(format!("{name}{grouping} (")), child(of), text(")")]
+        }
     }
 }
 
@@ -322,7 +418,12 @@ fn with_vector(random: &mut Random, less: usize) -> Vec<Part> {
     };
     let operator = match random.below(10) {
         0 | 1 => format!("{}{matching}", random.one_of(&["and", "or", "unless", "or", "and"])),
-        2..=4 => format!("{}{}{matching}{}", random.one_of(COMPARISONS), random.one_of(&["", " bool"]), group(random, &matching)),
+        2..=4 => format!(
+            "{}{}{matching}{}",
+            random.one_of(COMPARISONS),
+            random.one_of(&["", " bool"]),
+            group(random, &matching)
+        ),
         _ => format!("{}{matching}{}", random.one_of(ARITHMETIC), group(random, &matching)),
     };
     // Both sides from one expression find partners more often.
@@ -387,23 +488,61 @@ fn labels(random: &mut Random, less: usize) -> Vec<Part> {
         3 | 4 => vec![text("label_join("), inner, text(format!(", {})", random.one_of(JOIN)))],
         _ => {
             let name = random.one_of(&["sort_by_label", "sort_by_label_desc"]);
-            vec![text(format!("{name}(")), inner, text(format!(", \"{}\")", random.one_of(&["job", "instance", "code", "nope"])))]
+            vec![
+                text(format!("{name}(")),
+                inner,
+                text(format!(", \"{}\")", random.one_of(&["job", "instance", "code", "nope"]))),
+            ]
         }
     }
 }
 
 fn parameters(random: &mut Random, less: usize) -> Vec<Part> {
     match random.below(7) {
-        0 => vec![text("quantile_over_time("), child(scalar(random, less.min(1))), text(", "), child(range(random, less)), text(")")],
-        1 => vec![text("predict_linear("), child(range(random, less)), text(", "), child(scalar(random, less.min(1))), text(")")],
+        0 => vec![
+            text("quantile_over_time("),
+            child(scalar(random, less.min(1))),
+            text(", "),
+            child(range(random, less)),
+            text(")"),
+        ],
+        1 => vec![
+            text("predict_linear("),
+            child(range(random, less)),
+            text(", "),
+            child(scalar(random, less.min(1))),
+            text(")"),
+        ],
         2 => {
             let factors = random.one_of(&["0.3, 0.6", "0.5, 0.1", "0.9, 0.9", "1.5, 0.1", "0.5, 0"]);
             vec![text("double_exponential_smoothing("), child(range(random, less)), text(format!(", {factors})"))]
         }
-        3 => vec![text("clamp("), child(vector(random, less)), text(", "), child(scalar(random, less.min(1))), text(", "), child(scalar(random, less.min(1))), text(")")],
-        4 => vec![text("clamp_min("), child(vector(random, less)), text(", "), child(scalar(random, less.min(1))), text(")")],
-        5 => vec![text("clamp_max("), child(vector(random, less)), text(", "), child(scalar(random, less.min(1))), text(")")],
-        _ => vec![text("round("), child(vector(random, less)), text(", "), child(scalar(random, less.min(1))), text(")")],
+        3 => vec![
+            text("clamp("),
+            child(vector(random, less)),
+            text(", "),
+            child(scalar(random, less.min(1))),
+            text(", "),
+            child(scalar(random, less.min(1))),
+            text(")"),
+        ],
+        4 => vec![
+            text("clamp_min("),
+            child(vector(random, less)),
+            text(", "),
+            child(scalar(random, less.min(1))),
+            text(")"),
+        ],
+        5 => vec![
+            text("clamp_max("),
+            child(vector(random, less)),
+            text(", "),
+            child(scalar(random, less.min(1))),
+            text(")"),
+        ],
+        _ => {
+            vec![text("round("), child(vector(random, less)), text(", "), child(scalar(random, less.min(1))), text(")")]
+        }
     }
 }
 
@@ -413,8 +552,15 @@ fn seldom(random: &mut Random, less: usize) -> Vec<Part> {
         2 => vec![text(random.one_of(&["hour()", "minute()", "day_of_week()", "year()", "vector(time())"]))],
         // Prometheus mixes up the series where one of them has gaps.
         _ => {
-            let metric = random.one_of(&["requests_total", "cpu_seconds", "latency_seconds_count", "rate(requests_total[5m])"]);
-            let of = random.one_of(&["", ", {version=~\".+\"}", ", {region=\"eu\"}", ", {__name__=\"target_info\"}", ", {nope=~\".+\"}"]);
+            let metric =
+                random.one_of(&["requests_total", "cpu_seconds", "latency_seconds_count", "rate(requests_total[5m])"]);
+            let of = random.one_of(&[
+                "",
+                ", {version=~\".+\"}",
+                ", {region=\"eu\"}",
+                ", {__name__=\"target_info\"}",
+                ", {nope=~\".+\"}",
+            ]);
             vec![text(format!("info({metric}{of})"))]
         }
     }

@@ -142,7 +142,9 @@ async fn differences(both: &Both, text: &str, asks: &[Ask]) -> Vec<(Ask, String)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_corpus_is_answered_as_prometheus_answers_it() {
-    let Some(both) = Both::start().await else { return };
+    let Some(both) = Both::start().await else {
+        return;
+    };
     let file = std::env::var("FORESTALL_PROMQL_EXPRESSIONS")
         .unwrap_or_else(|_| format!("{}/tests/query/corpus.txt", env!("CARGO_MANIFEST_DIR")));
     let corpus = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
@@ -170,7 +172,9 @@ fn told(text: &str, (ask, difference): &(Ask, String)) -> String {
 }
 
 fn seeds() -> Range<u64> {
-    let Ok(text) = std::env::var("FORESTALL_PROMQL_SEEDS") else { return SEEDS };
+    let Ok(text) = std::env::var("FORESTALL_PROMQL_SEEDS") else {
+        return SEEDS;
+    };
     let bounds = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
     bounds.unwrap_or_else(|| panic!("FORESTALL_PROMQL_SEEDS={text} is not FROM..TO"))
 }
@@ -185,7 +189,9 @@ fn question(seed: u64) -> (Tree, [Ask; 2]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn generated_expressions_are_answered_as_prometheus_answers_them() {
-    let Some(both) = Both::start().await else { return };
+    let Some(both) = Both::start().await else {
+        return;
+    };
     let seeds = seeds();
     let count = seeds.end - seeds.start;
     let mut different: Vec<(u64, Ask)> = futures::stream::iter(seeds)
