@@ -109,6 +109,17 @@ fn there_is_a_bound_to_what_is_paused_at_once() {
 }
 
 #[test]
+fn a_pause_that_a_clock_ahead_had_ended_holds_when_the_clock_is_right_again() {
+    let journal = Journal::in_memory();
+    let until = NOW + Millis::MINUTE * 5;
+    journal.pause(pause(PauseScope::All, Some(until)), NOW).expect("within the bound");
+    let ahead = until + Millis::HOUR;
+    assert!(!holds(&journal, ahead));
+    journal.pause(pause(PauseScope::Kind("other".to_owned()), None), ahead).expect("within the bound");
+    assert!(holds(&journal, NOW), "the first one is not over by a clock that is right");
+}
+
+#[test]
 fn a_pause_holds_also_while_the_journal_is_full_and_is_written_when_it_can_be() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("journal.sqlite");

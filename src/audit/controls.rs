@@ -259,8 +259,11 @@ impl Journal {
     pub fn pause(&self, pause: Pause, now: Timestamp) -> Result<(), JournalError> {
         {
             let mut controls = self.controls.write();
-            controls.pauses = controls.pauses_at(now);
             controls.lift(&pause.scope);
+            // What is over stays while there is room: a clock that was ahead and is set back is not a person's word.
+            if controls.pauses.len() >= PAUSES_MAX {
+                controls.pauses = controls.pauses_at(now);
+            }
             if controls.pauses.len() >= PAUSES_MAX {
                 return Err(JournalError::TooManyPauses);
             }

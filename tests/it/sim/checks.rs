@@ -168,6 +168,8 @@ pub(crate) struct Checker {
     entered: BTreeSet<String>,
     /// Kind → when too much of it was at risk the last time.
     mass: BTreeMap<String, Timestamp>,
+    /// Those of them that the journal has not been told of, because it could not be written since.
+    unwritten_mass: BTreeSet<String>,
     /// Kind → those that the last pass heard of.
     heard: BTreeMap<&'static str, BTreeSet<ComponentId>>,
     /// Kinds whose breaker a person has released.
@@ -191,6 +193,7 @@ impl Checker {
             streaks: BTreeMap::new(),
             entered: BTreeSet::new(),
             mass: BTreeMap::new(),
+            unwritten_mass: BTreeSet::new(),
             heard: BTreeMap::new(),
             released_kinds: BTreeSet::new(),
             unlatched: BTreeMap::new(),
@@ -205,7 +208,9 @@ impl Checker {
         self.last_plan = None;
         self.streaks.clear();
         self.heard.clear();
-        // A breaker outlives its process, and must be seen calm for its whole time.
+        // A breaker that could be written down outlives its process, and must be seen calm for its whole time.
+        let unwritten = std::mem::take(&mut self.unwritten_mass);
+        self.mass.retain(|kind, _| !unwritten.contains(kind));
         self.mass.values_mut().for_each(|last| *last = at);
     }
 
@@ -252,6 +257,9 @@ impl Checker {
         let planned = moment.report.is_some();
         if planned {
             self.take_in(moment);
+            if moment.durable {
+                self.unwritten_mass.clear();
+            }
         }
         let split = moment.rows.iter().position(|written| matches!(written.row, Row::Intent(_)));
         let (before, after) = moment.rows.split_at(split.unwrap_or(moment.rows.len()));
@@ -303,6 +311,9 @@ impl Checker {
             if fell_silent || (at_risk > 3 && at_risk as f64 > 0.4 * of_kind().count() as f64) {
                 self.mass.insert(kind.name().to_owned(), moment.now);
                 self.tally.breakers += u64::from(last.is_none());
+                if last.is_none() {
+                    self.unwritten_mass.insert(kind.name().to_owned());
+                }
             } else if last.is_some_and(|last| moment.now - last >= CALM) {
                 self.mass.remove(kind.name());
                 self.released_kinds.remove(kind.name());
