@@ -440,10 +440,15 @@ pub(crate) async fn eventually<T>(what: &str, bound: Duration, mut probe: impl A
 
 /// An HTTP client for tests: no proxy, bounded in time.
 pub(crate) fn http() -> reqwest::Client {
+    client_builder().build().expect("a client without files can be built")
+}
+
+/// The same, before it is built.
+pub(crate) fn client_builder() -> reqwest::ClientBuilder {
     static PROVIDER: Once = Once::new();
     // A second provider is refused, and any that is there will do.
     PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-    reqwest::Client::builder().no_proxy().timeout(SOON).build().expect("a client without files can be built")
+    reqwest::Client::builder().no_proxy().timeout(SOON)
 }
 
 /// What a GET answers, as JSON.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::plane::ADMIN;
 use super::rules::{Answer, Asked};
 use super::server::{Server, Trouble};
 use super::world::{API, HPA, PDB, World, deployment};
@@ -12,10 +13,14 @@ const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
 fn ask(server: &Server, method: &str, path: &str, kind: &str, body: Value) -> Answer {
+    ask_as(ADMIN, server, method, path, kind, body)
+}
+
+fn ask_as(token: &str, server: &Server, method: &str, path: &str, kind: &str, body: Value) -> Answer {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let query: BTreeMap<String, String> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     let asked = Asked { method: method.to_owned(), path: path.to_owned(), query, content_type: kind.to_owned(), body };
-    server.answer(&asked, "first").expect("no trouble was asked for")
+    server.answer_now(&asked, token)
 }
 
 /// The status, and that the message holds some words.
@@ -100,7 +105,7 @@ async fn a_resize_is_refused_for_each_of_its_reasons() {
     let mut old = set(json!({ "requests": { "cpu": "600m" } }));
     old["metadata"] = json!({ "resourceVersion": "1" });
     check(&resize(old), 409, "modified");
-    world.server.rules().cpu_max = Some(2.0);
+    world.server.rules().cpu_max(2.0);
     check(&resize(set(json!({ "requests": { "cpu": "3" }, "limits": { "cpu": "3" } }))), 403, "maximum cpu usage");
     check(&ask(&world.server, "PATCH", &pod, STRATEGIC, set(json!({}))), 422, "pod updates");
     let mut with_image = set(json!({ "requests": { "cpu": "600m" } }));
@@ -113,7 +118,7 @@ async fn a_resize_is_refused_for_each_of_its_reasons() {
 async fn resize_is_there_or_not_by_discovery() {
     let World { server, .. } = World::start().await;
     check(&ask(&server, "GET", "/api/v1", "", Value::Null), 200, "pods/resize");
-    server.rules().resize = false;
+    server.cannot_resize();
     let without = ask(&server, "GET", "/api/v1", "", Value::Null);
     assert!(!without.body.to_string().contains("pods/resize"), "{}", without.body);
 }
@@ -152,7 +157,7 @@ async fn evictions_keep_to_budgets_and_count_a_pod_once() {
 #[tokio::test]
 async fn a_nodes_version_moves_while_nobody_changes_it() {
     let World { server, .. } = World::start().await;
-    server.rules().heartbeats = true;
+    server.rules().start_heartbeats();
     let read = || ask(&server, "GET", "/api/v1/nodes/n1", "", Value::Null).body["metadata"]["resourceVersion"].clone();
     let seen: std::collections::BTreeSet<String> = (0..6).map(|_| read().to_string()).collect();
     assert!(seen.len() > 1, "{seen:?}");

@@ -53,7 +53,8 @@ async fn the_roles_grant_exactly_what_acting_takes() {
     let route = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/web";
     {
         let mut rules = world.server.rules();
-        rules.groups.extend(["autoscaling.k8s.io", "gateway.networking.k8s.io"]);
+        rules.know("autoscaling.k8s.io");
+        rules.know("gateway.networking.k8s.io");
         rules.put("/apis/apps/v1/namespaces/shop/statefulsets/db", deployment("db", 2));
         let backends = json!([{ "name": "api" }, { "name": "api-b" }]);
         let spec = json!({ "rules": [{ "backendRefs": backends }] });
@@ -90,7 +91,7 @@ async fn the_roles_grant_exactly_what_acting_takes() {
                 kubeconfig: Some(world.server.kubeconfig()),
                 ..KubernetesSettings::default()
             },
-            namespace: "ops".to_owned(),
+            namespace: "forestall".to_owned(),
             name: name.to_owned(),
             duration: Millis::SECOND * 15,
         };
@@ -108,9 +109,9 @@ async fn the_roles_grant_exactly_what_acting_takes() {
 #[tokio::test]
 async fn the_role_for_templates_grants_what_changing_them_takes_besides() {
     let world = World::with(KubernetesSettings { template_patch: true, ..KubernetesSettings::default() }).await;
+    world.server.cannot_resize();
     {
         let mut rules = world.server.rules();
-        rules.resize = false;
         rules.put("/apis/apps/v1/namespaces/shop/statefulsets/db", deployment("db", 2));
     }
     world.begin(resize_cpu("r", 0.5, 0.75)).await;

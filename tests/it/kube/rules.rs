@@ -110,8 +110,6 @@ pub(super) struct Rules {
     made: u64,
     /// API groups that there are besides the core.
     pub(super) groups: BTreeSet<&'static str>,
-    /// Whether pods can be resized in place.
-    pub(super) resize: bool,
     /// Whether nodes move their version each time that they are read.
     pub(super) heartbeats: bool,
     /// Namespace → how many pods its quota allows.
@@ -134,7 +132,6 @@ impl Default for Rules {
             made: 0,
             groups: ["apps", "autoscaling", "policy", "events.k8s.io", "coordination.k8s.io", "authorization.k8s.io"]
                 .into(),
-            resize: true,
             heartbeats: false,
             pods_max: BTreeMap::new(),
             cpu_max: None,
@@ -198,7 +195,7 @@ impl Rules {
             return Answer::no(404, "the server could not find the requested resource");
         }
         match (asked.method.as_str(), parts.plural.as_str(), parts.sub.as_str()) {
-            ("GET", "", _) => self.discovery(&parts),
+            ("GET", "", _) => Rules::discovery(&parts),
             ("POST", "events", _) => self.event(asked, &parts),
             ("POST", "pods", "eviction") => self.evict(asked, &parts),
             ("POST", ..) => self.create(asked, &parts),
@@ -213,11 +210,8 @@ impl Rules {
         }
     }
 
-    fn discovery(&self, parts: &Parts) -> Answer {
-        let mut names = vec!["pods", "pods/eviction", "nodes"];
-        if self.resize {
-            names.push("pods/resize");
-        }
+    fn discovery(parts: &Parts) -> Answer {
+        let names = ["pods", "pods/eviction", "pods/resize", "nodes"];
         let resources: Vec<Value> = names.into_iter().map(|name| json!({ "name": name })).collect();
         Answer::ok(json!({ "kind": "APIResourceList", "groupVersion": parts.base, "resources": resources }))
     }
@@ -394,9 +388,6 @@ impl Rules {
     }
 
     fn resize(&mut self, asked: &Asked, parts: &Parts) -> Answer {
-        if !self.resize {
-            return Answer::no(404, "the server could not find the requested resource");
-        }
         self.with_object(parts, |rules, object| {
             let uid = asked.body.pointer("/metadata/uid");
             if uid.is_some_and(|uid| *uid != object["metadata"]["uid"]) {
