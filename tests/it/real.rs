@@ -255,6 +255,11 @@ impl Forestall {
         self.0.folder.path(name)
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> String {
+        self.0.child.id().to_string()
+    }
+
     /// Ends it with SIGKILL, so that it can tidy nothing up.
     pub(crate) fn kill(&mut self) {
         self.0.child.kill().and_then(|()| self.0.child.wait()).expect("it was running");
@@ -270,7 +275,7 @@ impl Forestall {
 
     /// Asks it to stop, and waits until it has.
     pub(crate) async fn stop(&mut self) -> std::process::ExitStatus {
-        let pid = self.0.child.id().to_string();
+        let pid = self.pid();
         let asked = Command::new("kill").args(["-TERM", &pid]).status().expect("the program kill is everywhere");
         assert!(asked.success(), "{asked}");
         eventually("forestall stops", SOON, async || self.0.child.try_wait().expect("a child can be asked")).await

@@ -11,4 +11,5 @@ mod plane;
 mod rights;
 mod rules;
 mod server;
+mod whole;
 mod world;

@@ -123,6 +123,13 @@ impl Plane {
         }
     }
 
+    /// Some of the files without a right, whatever others grant.
+    pub(super) fn deny_in(&self, files: &[&str], right: &str) {
+        for file in files {
+            self.apply(file, &[right.to_owned()]);
+        }
+    }
+
     fn may(&self, verb: &str, resource: &str) -> bool {
         let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
         let group = match resource {
@@ -251,7 +258,7 @@ impl Plane {
     }
 
     /// One round of all kubelets: how many pods they changed.
-    fn kubelets(&self, resizes: bool) -> usize {
+    pub(super) fn kubelets(&self, resizes: bool) -> usize {
         let pods = self.all("pods");
         let work: Vec<(String, &str, &str, Value)> = pods.iter().filter_map(|pod| of_kubelet(pod, resizes)).collect();
         let count = work.len();

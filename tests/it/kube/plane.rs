@@ -10,9 +10,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use forestall::clock::Clock;
 use forestall::model::{Millis, Timestamp};
-use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use serde_json::Value;
 
 use crate::real::SOON;
@@ -25,6 +27,12 @@ pub(super) const ADMIN: &str = "admin";
 const TOKENS: [&str; 3] = ["first", "second", "third"];
 const PROGRAMS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 const MERGE: &str = "application/merge-patch+json";
+
+/// What stands before the point of a P-256 key in a `SubjectPublicKeyInfo` (RFC 5480).
+const P256_PUBLIC_KEY_HEAD: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03,
+    0x01, 0x07, 0x03, 0x42, 0x00,
+];
 
 static PLANE: LazyLock<Option<Plane>> = LazyLock::new(|| {
     let folder = PathBuf::from(std::env::var_os("KUBEBUILDER_ASSETS")?);
@@ -126,7 +134,7 @@ impl Plane {
             format!("--cert-dir={}", path("certs")),
             "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
             "--service-account-issuer=https://localhost".to_owned(),
-            format!("--service-account-key-file={}", path("accounts.pem")),
+            format!("--service-account-key-file={}", path("accounts.pub.pem")),
             format!("--service-account-signing-key-file={}", path("accounts.pem")),
             format!("--token-auth-file={}", path("tokens.csv")),
             "--authorization-mode=RBAC".to_owned(),
@@ -185,9 +193,21 @@ impl Plane {
         &self.base
     }
 
-    /// Where the API server's certificate is, which it made itself.
-    pub(super) fn authority(&self) -> PathBuf {
-        self.folder.join("certs/apiserver.crt")
+    /// How forestall gets there: with the certificate that the API server made itself, and a token file.
+    pub(super) fn kubeconfig(&self) -> PathBuf {
+        let path = |name: &str| self.folder.join(name).display().to_string();
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: a\n\
+             clusters: [{{ name: a, cluster: {{ server: '{}', certificate-authority: '{}' }} }}]\n\
+             users: [{{ name: a, user: {{ tokenFile: '{}' }} }}]\n\
+             contexts: [{{ name: a, context: {{ cluster: a, user: a }} }}]\n",
+            self.base,
+            path("certs/apiserver.crt"),
+            path("token")
+        );
+        std::fs::write(self.folder.join("token"), TOKENS[0]).expect("the folder can be written");
+        std::fs::write(self.folder.join("forestall.kubeconfig"), text).expect("the folder can be written");
+        self.folder.join("forestall.kubeconfig")
     }
 
     /// A change by an administrator that must be taken.
@@ -299,8 +319,11 @@ fn write_files(folder: &Path, port: u16) {
     );
     let random = ring::rand::SystemRandom::new();
     let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).expect("a key can be made");
-    let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, key.as_ref());
-    write("accounts.pem", &format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n"));
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.as_ref(), &random).expect("our own key");
+    let public = [&P256_PUBLIC_KEY_HEAD[..], pair.public_key().as_ref()].concat();
+    let pem = |kind: &str, der: &[u8]| format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", BASE64.encode(der));
+    write("accounts.pem", &pem("PRIVATE KEY", key.as_ref()));
+    write("accounts.pub.pem", &pem("PUBLIC KEY", &public));
 }
 
 /// Starts a program that ends when this process does, whatever ends it; the store takes the folder with it.
