@@ -158,7 +158,7 @@ async fn only_the_least_of_an_autoscaler_is_raised_and_given_back_exactly() {
         assert_eq!(world.replicas(API), 5);
         check(&world.carry_out(undo(&out, &world)).await, Outcome::Confirmed, "");
         assert_eq!(world.server.get(HPA)["spec"]["minReplicas"], after, "{min}");
-        assert_eq!(world.server.get(HPA)["metadata"]["annotations"], json!({}), "our mark goes with it");
+        assert_eq!(world.server.get(HPA)["metadata"]["annotations"], Value::Null, "our mark goes with it");
         assert_eq!(world.server.get(HPA)["spec"]["maxReplicas"], json!(6));
     }
 }
@@ -365,9 +365,12 @@ async fn daemon_mirror_and_bare_pods_stay_on_a_node_that_is_emptied() {
         );
         path
     };
-    let daemon = json!([{ "kind": "DaemonSet", "name": "log", "controller": true }]);
+    let daemon = match world.server.plane() {
+        Some(plane) => plane.daemon("log", "n1"),
+        None => pod("log-1", json!([{ "kind": "DaemonSet", "name": "log", "controller": true }]), json!({})),
+    };
     let stay = [
-        pod("log-1", daemon, json!({})),
+        daemon,
         pod("etcd-n1", json!([]), json!({ "kubernetes.io/config.mirror": "x" })),
         pod("bare", json!([]), json!({})),
     ];
@@ -444,17 +447,18 @@ async fn pods_with_two_budgets_or_a_closed_one_are_named_when_time_is_up() {
 
 #[tokio::test]
 async fn only_a_node_that_was_closed_by_us_is_opened_again() {
-    let close = on_node("q", ActionKind::Quarantine, "n1", Change::Cordon);
     let node = "/api/v1/nodes/n1";
     let world = World::start().await;
+    let close = on_node("q", ActionKind::Quarantine, "n1", Change::Cordon);
     world.server.rules().start_heartbeats();
     check(&world.carry_out(close.clone()).await, Outcome::Confirmed, "");
     assert_eq!(world.server.get(node)["spec"]["unschedulable"], json!(true));
     check(&world.carry_out(undo(&close, &world)).await, Outcome::Confirmed, "");
-    assert_eq!(world.server.get(node)["spec"], json!({}));
-    assert_eq!(world.server.get(node)["metadata"]["annotations"], json!({}));
+    assert_eq!(world.server.get(node)["spec"].get("unschedulable"), None);
+    assert_eq!(world.server.get(node)["metadata"]["annotations"].get("forestall.io/cordoned-by"), None);
     // One that a person had closed is theirs.
     let world = World::start().await;
+    let close = on_node("q", ActionKind::Quarantine, "n1", Change::Cordon);
     world.server.rules().change(node, |node| node["spec"]["unschedulable"] = json!(true));
     check(&world.carry_out(close.clone()).await, Outcome::Unchanged, "");
     check(&world.carry_out(undo(&close, &world)).await, Outcome::Unchanged, "");
@@ -520,7 +524,7 @@ async fn load_shifts_to_the_other_backends_and_back() {
     check(&world.carry_out(undo(&first, &world)).await, Outcome::Confirmed, "");
     assert_eq!(world.server.get(route)["spec"], before);
     let world = World::start().await;
-    check(&world.carry_out(shift).await, Outcome::Failed, "no Gateway API");
+    check(&world.carry_out(at(&world, shift, "s")).await, Outcome::Failed, "no Gateway API");
 }
 
 #[tokio::test]
@@ -575,7 +579,8 @@ async fn each_missing_right_is_named_and_not_asked_for_again_and_again() {
         for right in rights {
             let world = World::start().await;
             world.server.deny(right);
-            let done = world.carry_out(action.clone()).await;
+            let action = at(&world, action.clone(), "a");
+            let done = world.carry_out(action).await;
             let (verb, resource) = right.split_once(' ').expect("two words");
             assert_eq!(done.0, Outcome::Failed, "{right}: {}", done.1);
             assert_eq!(writes(&world).len(), 0, "{right}: nothing is half done");

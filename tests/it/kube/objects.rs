@@ -78,10 +78,8 @@ impl Plane {
                 });
             }
         }
-        for file in ["template-patch.yaml"] {
-            for object in documents(file) {
-                self.ask("DELETE", &path_of(&object), "", &Value::Null);
-            }
+        for object in documents("template-patch.yaml") {
+            self.ask("DELETE", &path_of(&object), "", &Value::Null);
         }
         self.until("the plane is empty", || {
             for path in self.paths("pods") {
@@ -130,7 +128,8 @@ impl Plane {
         }
     }
 
-    fn may(&self, verb: &str, resource: &str) -> bool {
+    /// Whether forestall may do this in `shop`.
+    pub(super) fn may(&self, verb: &str, resource: &str) -> bool {
         let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
         let group = match resource {
             "deployments" | "statefulsets" => "apps",
@@ -166,6 +165,22 @@ impl Plane {
         self.until("the definition is served", || self.ask("GET", &path, "", &Value::Null).code == 200);
     }
 
+    /// A daemon set with one pod, on this node.
+    pub(super) fn daemon(&self, name: &str, node: &str) -> String {
+        let mut set = super::world::deployment(name, 1);
+        set["metadata"]["namespace"] = json!("kube-system");
+        set["spec"].as_object_mut().map(|spec| spec.remove("replicas"));
+        set["spec"]["template"]["spec"]["nodeSelector"] = json!({ "kubernetes.io/hostname": node });
+        self.put(&format!("/apis/apps/v1/namespaces/kube-system/daemonsets/{name}"), set);
+        let mut found = None;
+        self.until("the daemon set has its pod", || {
+            self.tick(true);
+            found = self.paths("pods").into_iter().find(|path| path.contains(&format!("/pods/{name}-")));
+            found.is_some()
+        });
+        found.expect("it was waited for")
+    }
+
     pub(super) fn object(&self, path: &str) -> Option<Value> {
         let answer = self.ask("GET", path, "", &Value::Null);
         (answer.code == 200).then_some(answer.body)
@@ -176,7 +191,8 @@ impl Plane {
         let folder = path.rsplit_once('/').expect("a path has a folder").0;
         complete(path, &mut object);
         let made = self.must("POST", folder, &object);
-        if object["status"].is_object() {
+        // What a budget allows its controller says.
+        if object["status"].is_object() && !path.contains("/poddisruptionbudgets/") {
             self.set_status(path, made, &object["status"]);
         }
     }

@@ -357,6 +357,9 @@ impl Rules {
                 merge(&mut after, &asked.body);
             }
             after["metadata"]["resourceVersion"] = object["metadata"]["resourceVersion"].clone();
+            if after.pointer("/metadata/annotations") == Some(&json!({})) {
+                after["metadata"].as_object_mut().map(|metadata| metadata.remove("annotations"));
+            }
             if parts.plural == "horizontalpodautoscalers" {
                 let (min, max) = (after.pointer("/spec/minReplicas"), after.pointer("/spec/maxReplicas"));
                 match min.and_then(Value::as_i64) {
@@ -432,7 +435,8 @@ impl Rules {
                 };
                 let (request, limit) = (of(new, "requests"), of(new, "limits"));
                 if request.zip(limit).is_some_and(|(request, limit)| request > limit) {
-                    return Some(Answer::no(422, "requests: Invalid value: must be less than or equal to limit"));
+                    let words = format!("requests: Invalid value: must be less than or equal to {resource} limit of 1");
+                    return Some(Answer::no(422, &words));
                 }
                 if of(old, "limits").is_some() && limit.is_none() {
                     return Some(Answer::no(
@@ -471,6 +475,9 @@ impl Rules {
             let uid = asked.body.pointer("/deleteOptions/preconditions/uid");
             if uid.is_some_and(|uid| *uid != object["metadata"]["uid"]) {
                 return Answer::no(409, "the UID in the precondition does not match the UID in record");
+            }
+            if asked.body.pointer("/metadata/name").and_then(Value::as_str) != Some(&parts.name) {
+                return Answer::no(400, "name in URL does not match name in Eviction object");
             }
             let done =
                 || Answer { code: 201, ..Answer::ok(json!({ "kind": "Status", "status": "Success", "code": 201 })) };
@@ -684,7 +691,7 @@ fn stale(object: &Value, body: &Value) -> Option<Answer> {
 fn wrong_lease(plural: &str, body: &Value) -> Option<Answer> {
     let renewed = body.pointer("/spec/renewTime").and_then(Value::as_str)?;
     (plural == "leases" && !is_micro_time(renewed))
-        .then(|| Answer::no(422, "parsing time as \"2006-01-02T15:04:05.000000Z07:00\""))
+        .then(|| Answer::no(400, "parsing time as \"2006-01-02T15:04:05.000000Z07:00\""))
 }
 
 fn is_micro_time(time: &str) -> bool {

@@ -44,6 +44,10 @@ impl World {
 
     pub(super) async fn with(settings: KubernetesSettings) -> World {
         let server = Server::start().await;
+        if let Some(plane) = server.plane().filter(|_| settings.template_patch) {
+            plane.apply("template-patch.yaml", &[]);
+            plane.until("the role is in force", || plane.may("patch", "deployments"));
+        }
         {
             let mut rules = server.rules();
             for name in ["n1", "n2", "n3"] {
