@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, watch};
 
-use crate::act::{self, CarriedOut, Done, Executor, Fence, Leadership, Naming, Wanted};
+use crate::act::{self, Callbacks, CarriedOut, Done, Executor, Fence, Leadership, Naming, Wanted};
 use crate::api::{self, Parts, Shared, WebOptions, Wish};
 use crate::audit::{self, Controls, Journal, JournalError, Notifier, RuleAnnotations, Told};
 use crate::clock::Clock;
@@ -118,7 +118,8 @@ impl App {
         let leadership =
             leadership.map(|lease| Arc::new(Leadership::new(lease, &identity(&options.clock), &options.clock)));
         let fence = leadership.as_ref().map(|leadership| leadership.fence().clone());
-        let executor = executor_of(&settings, &journal, &options.clock, fence.as_ref())?;
+        let callbacks = Callbacks::default();
+        let executor = executor_of(&settings, &journal, &options.clock, &callbacks, fence.as_ref())?;
         let sinks = audit::build_sinks(&settings.notify).map_err(|error| AppError::Setup(error.to_string()))?;
         let notifier = Arc::new(Notifier::new(sinks, options.clock.clone()));
         let mut cycle = Cycle::new();
@@ -129,7 +130,8 @@ impl App {
             keeper.restore(&mut cycle);
         }
         let clock = options.clock;
-        let (shared, wishes) = Shared::new(Parts { clock, store, settings, journal, notifier, options: options.web });
+        let parts = Parts { clock, store, settings, journal, notifier, callbacks, options: options.web };
+        let (shared, wishes) = Shared::new(parts);
         if let Some(fence) = fence {
             shared.fence.store(Some(Arc::new(fence)));
         }
@@ -507,7 +509,8 @@ impl App {
                 tracing::warn!("{warning}");
             }
             let fence = self.leadership.as_ref().map(|leadership| leadership.fence());
-            let executor = executor_of(&settings, &self.shared.journal, &self.shared.clock, fence);
+            let Shared { journal, clock, callbacks, .. } = &*self.shared;
+            let executor = executor_of(&settings, journal, clock, callbacks, fence);
             Ok((executor.map_err(|error| error.to_string())?, settings))
         });
         match loaded {
@@ -589,9 +592,10 @@ fn executor_of(
     settings: &Settings,
     journal: &Arc<Journal>,
     clock: &Clock,
+    callbacks: &Callbacks,
     fence: Option<&Fence>,
 ) -> Result<Executor, AppError> {
-    let actuators = act::build(&settings.actuators).map_err(|error| AppError::Setup(error.to_string()))?;
+    let actuators = act::build(&settings.actuators, callbacks).map_err(|error| AppError::Setup(error.to_string()))?;
     if let Some(fence) = fence {
         actuators.values().for_each(|actuator| actuator.set_fence(fence));
     }

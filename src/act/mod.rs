@@ -19,6 +19,7 @@ use crate::model::{Millis, Timestamp};
 use crate::plan::{Action, Capacity, Outcome};
 
 mod auth;
+mod callbacks;
 mod cloud;
 mod dry_run;
 mod executor;
@@ -31,12 +32,13 @@ mod template;
 mod webhook;
 
 pub use auth::{AuthSettings, AwsCredentials, AzureCredentials, GcpCredentials};
+pub use callbacks::{CallbackBody, CallbackHeaders, CallbackState, Callbacks};
 pub use cloud::{AwsAutoscalingSettings, AzureVmssSettings, CloudActuator, CloudSettings, GcpMigSettings, GcpPlace};
 pub use dry_run::DryRunActuator;
 pub use executor::{CarriedOut, Done, Executor};
 pub use kubernetes::{Fence, KubernetesActuator, KubernetesSettings, Leadership, LeaseSettings, Naming, Wanted};
 pub use request::{ConfirmSettings, HeaderText, HttpActuator, HttpSettings};
-pub use sign::Signer;
+pub use sign::{SignError, Signer};
 pub use template::{StatusExpr, TextTemplate, UrlTemplate, placeholder};
 pub use webhook::{ACTION_SCHEMA, WebhookActuator, WebhookBody, WebhookTarget, WebhookWhy};
 
@@ -81,6 +83,8 @@ pub struct WebhookSettings {
     pub hmac_secret_files: Vec<std::path::PathBuf>,
     /// Where to ask whether an action has taken effect; `{id}` is replaced by the action's id.
     pub status_url: Option<String>,
+    /// Whether the receiver says by itself what has become of an action.
+    pub callback: bool,
     /// How long one call may take.
     pub timeout: Millis,
     /// How often a call is tried in all.
@@ -262,15 +266,18 @@ pub trait Actuator: std::fmt::Debug + Send + Sync {
     }
 }
 
-/// Builds the configured actuators, by name.
+/// Builds the configured actuators, by name. `callbacks` is where receivers of webhooks say what has become of actions.
 ///
 /// # Errors
 /// Where an address cannot be called; says which and why.
-pub fn build(settings: &[ActuatorSettings]) -> Result<BTreeMap<String, Arc<dyn Actuator>>, BuildError> {
+pub fn build(
+    settings: &[ActuatorSettings],
+    callbacks: &Callbacks,
+) -> Result<BTreeMap<String, Arc<dyn Actuator>>, BuildError> {
     let mut actuators: BTreeMap<String, Arc<dyn Actuator>> = BTreeMap::new();
     for one in settings {
         let actuator: Arc<dyn Actuator> = match &one.kind {
-            ActuatorKind::Webhook(webhook) => Arc::new(WebhookActuator::new(&one.name, webhook)?),
+            ActuatorKind::Webhook(webhook) => Arc::new(WebhookActuator::new(&one.name, webhook, callbacks)?),
             ActuatorKind::Kubernetes(kubernetes) => Arc::new(KubernetesActuator::new(&one.name, kubernetes)),
             ActuatorKind::Http(http) => Arc::new(HttpActuator::new(&one.name, http)?),
             ActuatorKind::AwsAutoscaling(aws) => Arc::new(CloudActuator::aws(&one.name, aws)?),

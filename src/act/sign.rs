@@ -12,6 +12,8 @@ use crate::model::Timestamp;
 
 /// A secret file larger than this is surely not meant.
 const SECRET_BYTES_MAX: usize = 16 * 1024;
+/// No more signatures of one message are looked at: one for each key of a rotation.
+const SIGNATURES_MAX: usize = 8;
 
 /// Signs bodies with keys from files. The files are read for each signature, so that a changed key counts at once
 /// and no key stays in memory; keys appear in no message.
@@ -53,6 +55,25 @@ impl Signer {
         }
         Ok(headers)
     }
+
+    /// Whether one of the signatures (`v1,…`, separated by spaces) is of one of the keys; never where there is no key.
+    ///
+    /// # Errors
+    /// Where a key file cannot be read or holds no key; names the file.
+    pub async fn verifies(&self, id: &str, seconds: &str, signatures: &str, body: &[u8]) -> Result<bool, SignError> {
+        let given: Vec<Vec<u8>> = signatures
+            .split(' ')
+            .filter_map(|one| BASE64.decode(one.strip_prefix("v1,")?).ok())
+            .take(SIGNATURES_MAX)
+            .collect();
+        for file in &self.files {
+            let key = read_key(file).await?;
+            if given.iter().any(|one| mac_of(&key, id, seconds, body).verify_slice(one).is_ok()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 /// A key file that is of no use.
@@ -83,11 +104,15 @@ async fn read_key(file: &Path) -> Result<Vec<u8>, SignError> {
 }
 
 fn signature(key: &[u8], id: &str, seconds: &str, body: &[u8]) -> Vec<u8> {
+    mac_of(key, id, seconds, body).finalize().into_bytes().to_vec()
+}
+
+fn mac_of(key: &[u8], id: &str, seconds: &str, body: &[u8]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     for part in [id.as_bytes(), b".", seconds.as_bytes(), b".", body] {
         mac.update(part);
     }
-    mac.finalize().into_bytes().to_vec()
+    mac
 }
 
 #[cfg(test)]

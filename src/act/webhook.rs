@@ -6,6 +6,7 @@ use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use serde::{Deserialize, Serialize};
 
+use super::callbacks::Callbacks;
 use super::http::{ApiClient, check_url, cut};
 use super::sign::Signer;
 use super::template::percent_encode;
@@ -123,6 +124,7 @@ pub struct WebhookActuator {
     api: ApiClient,
     signer: Signer,
     settings: WebhookSettings,
+    callbacks: Callbacks,
 }
 
 impl WebhookActuator {
@@ -130,14 +132,14 @@ impl WebhookActuator {
     ///
     /// # Errors
     /// Where an address cannot be read or must not be called.
-    pub fn new(name: &str, settings: &WebhookSettings) -> Result<WebhookActuator, BuildError> {
+    pub fn new(name: &str, settings: &WebhookSettings, callbacks: &Callbacks) -> Result<WebhookActuator, BuildError> {
         let api = ApiClient::new(name, &settings.url, settings.timeout, settings.allow_local)?;
         if let Some(template) = &settings.status_url {
             check_status_url(template, settings.allow_local)
                 .map_err(|reason| BuildError { name: name.to_owned(), reason: format!("status_url: {reason}") })?;
         }
         let signer = Signer::new(settings.hmac_secret_files.clone());
-        Ok(WebhookActuator { api, signer, settings: settings.clone() })
+        Ok(WebhookActuator { api, signer, settings: settings.clone(), callbacks: callbacks.clone() })
     }
 
     async fn post(&self, action: &Action, attempt: u32, now: Timestamp) -> Result<Acceptance, ActError> {
@@ -159,7 +161,13 @@ impl WebhookActuator {
     }
 
     async fn ask(&self, action: &Action, now: Timestamp) -> Result<Confirmation, ActError> {
-        let Some(template) = &self.settings.status_url else { return Ok(Confirmation::CannotAsk) };
+        if let Some(said) = self.callbacks.take(&action.id) {
+            return Ok(said);
+        }
+        let Some(template) = &self.settings.status_url else {
+            // Who says by itself what has become of it is waited for.
+            return Ok(if self.settings.callback { Confirmation::Pending } else { Confirmation::CannotAsk });
+        };
         let url = check_url(&template.replace("{id}", &percent_encode(&action.id)), self.settings.allow_local)
             .map_err(|reason| self.api.refused(reason))?;
         let mut request = self.api.request_to(Method::GET, url);
@@ -208,7 +216,7 @@ impl Actuator for WebhookActuator {
     }
 }
 
-fn failure(reason: &str) -> String {
+pub(super) fn failure(reason: &str) -> String {
     let reason = cut(reason, REASON_CHARS_MAX);
     if reason.is_empty() { "it says `failed`".to_owned() } else { reason }
 }

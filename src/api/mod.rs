@@ -7,6 +7,7 @@ mod admin;
 mod alerts;
 mod answer;
 mod auth;
+mod callbacks;
 mod controls;
 mod exposition;
 #[cfg(feature = "keda")]
@@ -35,7 +36,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::act::Fence;
+use crate::act::{Callbacks, Fence};
 use crate::audit::{Journal, Notifier};
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -114,6 +115,8 @@ pub struct Shared {
     pub options: WebOptions,
     /// Failures that somebody else's alerts tell of; taken by the next pass. At most [`crate::cycle::FAILURES_MAX`].
     pub failures: parking_lot::Mutex<Vec<Failure>>,
+    /// What receivers of webhooks have said of their actions; taken by the next pass.
+    pub callbacks: Callbacks,
     /// Kinds whose breaker a person released; taken by the next pass.
     pub released: parking_lot::Mutex<BTreeSet<String>>,
     /// Why the journal could not be written the last time; nothing where it could.
@@ -144,6 +147,8 @@ pub struct Parts {
     pub journal: Arc<Journal>,
     /// Who is told.
     pub notifier: Arc<Notifier>,
+    /// What receivers of webhooks say, where their actuators take it from.
+    pub callbacks: Callbacks,
     /// Flags.
     pub options: WebOptions,
 }
@@ -163,6 +168,7 @@ impl Shared {
             notifier: parts.notifier,
             meters: Meters::new(),
             failures: parking_lot::Mutex::default(),
+            callbacks: parts.callbacks,
             released: parking_lot::Mutex::default(),
             journal_fault: ArcSwapOption::empty(),
             fence: ArcSwapOption::empty(),
@@ -217,6 +223,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/rules", get(own::rules))
         .route("/gates", get(own::gates))
         .route("/alerts", post(alerts::alerts))
+        .route("/actions/{id}/outcome", post(callbacks::outcome))
         .route("/predictions", get(predictions::list).post(predictions::tell))
         .route("/approvals", get(controls::approvals))
         .route("/approvals/{id}", post(controls::answer))

@@ -92,11 +92,12 @@ fn read_local(report: &mut Report, fields: Fields<'_>) -> Local {
 }
 
 fn read_webhook(report: &mut Report, files: Files<'_>, node: &Node) -> Option<WebhookSettings> {
-    const KNOWN: [&str; 9] = [
+    const KNOWN: [&str; 10] = [
         "url",
         "hmac_secret_file",
         "hmac_secret_files",
         "status_url",
+        "callback",
         "timeout",
         "attempts",
         "at_most_once",
@@ -115,12 +116,18 @@ fn read_webhook(report: &mut Report, files: Files<'_>, node: &Node) -> Option<We
         Some(url)
     });
     let hmac_secret_files = read_hmac_files(report, files, fields);
+    let callback = fields.get("callback").filter(|n| report.truth(n) == Some(true));
+    if let Some(node) = callback.filter(|_| hmac_secret_files.is_empty()) {
+        let help = "set `hmac_secret_file`: what the receiver says is signed with it";
+        report.error(node.at, "config/missing-field", "nobody could tell who calls back without a key", help);
+    }
     let tries = read_tries(report, fields, ATTEMPTS_MAX, CONFIRM_WITHIN);
     let at_most_once = fields.get("at_most_once").and_then(|n| report.truth(n)).unwrap_or(false);
     Some(WebhookSettings {
         url: url?,
         hmac_secret_files,
         status_url,
+        callback: callback.is_some(),
         timeout: tries.timeout,
         attempts_max: tries.attempts_max,
         at_most_once,

@@ -98,6 +98,8 @@ impl<'a> Planner<'a> {
             Some(candidate) => WhyKept::Stands(candidate),
             // It is assessed, but no policy is for it any more.
             None if self.assessed.contains_key(key) => WhyKept::Gone,
+            // Only others told of it, and nobody does any more.
+            None if !past.action.why.predictions.is_empty() => WhyKept::Gone,
             None => WhyKept::Unseen,
         }
     }

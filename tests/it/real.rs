@@ -267,6 +267,11 @@ impl Forestall {
         self.0.folder.path(name)
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> String {
+        self.0.child.id().to_string()
+    }
+
     /// Ends it with SIGKILL, so that it can tidy nothing up.
     pub(crate) fn kill(&mut self) {
         self.0.child.kill().and_then(|()| self.0.child.wait()).expect("it was running");
@@ -282,7 +287,7 @@ impl Forestall {
 
     /// Asks it to stop, and waits until it has.
     pub(crate) async fn stop(&mut self) -> std::process::ExitStatus {
-        let pid = self.0.child.id().to_string();
+        let pid = self.pid();
         let asked = Command::new("kill").args(["-TERM", &pid]).status().expect("the program kill is everywhere");
         assert!(asked.success(), "{asked}");
         eventually("forestall stops", SOON, async || self.0.child.try_wait().expect("a child can be asked")).await
@@ -452,10 +457,15 @@ pub(crate) async fn eventually<T>(what: &str, bound: Duration, mut probe: impl A
 
 /// An HTTP client for tests: no proxy, bounded in time.
 pub(crate) fn http() -> reqwest::Client {
+    client_builder().build().expect("a client without files can be built")
+}
+
+/// The same, before it is built.
+pub(crate) fn client_builder() -> reqwest::ClientBuilder {
     static PROVIDER: Once = Once::new();
     // A second provider is refused, and any that is there will do.
     PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-    reqwest::Client::builder().no_proxy().timeout(SOON).build().expect("a client without files can be built")
+    reqwest::Client::builder().no_proxy().timeout(SOON)
 }
 
 /// What a GET answers, as JSON.

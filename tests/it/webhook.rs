@@ -17,8 +17,8 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use forestall::act::{
-    ACTION_SCHEMA, Acceptance, ActError, ActuatorKind, ActuatorSettings, Confirmation, Executor, WebhookBody,
-    WebhookSettings, build,
+    ACTION_SCHEMA, Acceptance, ActError, Actuator, ActuatorKind, ActuatorSettings, CallbackHeaders, Callbacks,
+    Confirmation, Executor, WebhookActuator, WebhookBody, WebhookSettings, build,
 };
 use forestall::audit::Journal;
 use forestall::clock::Clock;
@@ -29,6 +29,9 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
+
+use crate::api::{Served, json_of, leaking_in};
+use crate::real::{Folder, Recorder, http};
 
 const NOW: Timestamp = Timestamp::from_secs(1_767_592_800);
 const KEY: &str = "a key of the test";
@@ -73,6 +76,7 @@ fn settings(address: &str, keys: Vec<PathBuf>) -> WebhookSettings {
         url: format!("{address}/act"),
         hmac_secret_files: keys,
         status_url: Some(format!("{address}/status/{{id}}")),
+        callback: false,
         timeout: Millis(300),
         attempts_max: 20,
         at_most_once: false,
@@ -192,7 +196,7 @@ async fn receive(
 async fn deliver(world: &World, settings: &WebhookSettings, journal: &Arc<Journal>, id: &str) -> (Outcome, bool) {
     let process = |clock: Clock| {
         let kind = ActuatorKind::Webhook(settings.clone());
-        let actuators = build(&[ActuatorSettings { name: "hook".to_owned(), kind }]).expect("right settings");
+        let actuators = build(&[ActuatorSettings { name: "hook".to_owned(), kind }], &Callbacks::default()).expect("right settings");
         Executor { actuators, record: journal.clone(), clock, fence: None }
     };
     let kill = Arc::new(Notify::new());
@@ -284,13 +288,13 @@ struct Shipped {
 
 impl Shipped {
     /// Starts one; nothing where its interpreter is not on this machine.
-    fn start(program: &str, file: &str, keys: &[PathBuf]) -> Option<Shipped> {
+    fn start(program: &str, file: &str, keys: &[PathBuf], more: &[&str]) -> Option<Shipped> {
         let mut command = Command::new(program);
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples/webhook").join(file));
         for key in keys {
             command.arg("--key-file").arg(key);
         }
-        let spawned = command.args(["--port", "0"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let spawned = command.args(["--port", "0"]).args(more).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut child = match spawned {
             Ok(child) => child,
             Err(error) => {
@@ -330,13 +334,12 @@ async fn check_shipped(program: &str, file: &str) {
     // The same key twice: as it is, and in base64.
     let (old, new, same_as_new) = (key("old", "first\n"), key("new", "second"), key("b64", "whsec_c2Vjb25k"));
     let stranger = key("other", "third");
-    let Some(shipped) = Shipped::start(program, file, &[same_as_new, old.clone()]) else { return };
+    let Some(shipped) = Shipped::start(program, file, &[same_as_new, old.clone()], &[]) else { return };
     let hook = |keys: &[&PathBuf]| {
         let keys = keys.iter().map(|&key| key.clone()).collect();
         let settings = WebhookSettings { timeout: Millis::SECOND * 20, ..settings(&shipped.address, keys) };
-        forestall::act::WebhookActuator::new("hook", &settings).expect("right settings")
+        WebhookActuator::new("hook", &settings, &Callbacks::default()).expect("right settings")
     };
-    use forestall::act::Actuator as _;
     let now = Clock::wall().now();
     let refused = |answer: Result<Acceptance, ActError>| matches!(&answer, Err(ActError::Refused { reason, .. }) if reason.contains("401"));
     assert_eq!(hook(&[&new]).confirm(&scale_out("a"), now).await.expect("it answers"), Confirmation::NeverHeard);
@@ -489,4 +492,127 @@ fn the_command_line_prints_the_schema() {
     let output = Command::new(env!("CARGO_BIN_EXE_forestall")).arg("schema").output().expect("it starts");
     assert!(output.status.success());
     assert_eq!(String::from_utf8(output.stdout).expect("text").trim_end(), ACTION_SCHEMA.trim_end());
+}
+
+const CALLBACK_KEY: &str = "the key of a webhook that is called back";
+
+/// A forestall that has just posted an action, whose receiver says by itself what becomes of it, and the action's id.
+async fn posted() -> (Served, Recorder, String) {
+    let target = Recorder::start().await;
+    target.answer_with(json!({"state": "pending"}));
+    let folder = Folder::new("served");
+    let key = folder.write("key", CALLBACK_KEY);
+    let url = target.url("/actions");
+    let actuator =
+        format!("{{ webhook: {{ url: '{url}', allow_local: true, hmac_secret_file: '{key}', callback: true }} }}");
+    let served = leaking_in(folder, "act", &actuator).await;
+    let id = target.first("/actions").await.json()["id"].as_str().expect("an id").to_owned();
+    (served, target, id)
+}
+
+/// Tells an outcome, signed with a key and at a time.
+async fn tell(served: &Served, id: &str, body: &Value, key: &str, at: Timestamp) -> (StatusCode, Value) {
+    let (text, seconds) = (body.to_string(), at.0.div_euclid(1000).to_string());
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("a key of any length will do");
+    mac.update(format!("{id}.{seconds}.{text}").as_bytes());
+    let signature = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
+    let url = served.url(&format!("/api/v1/forestall/actions/{id}/outcome"));
+    let request = http().post(url).body(text).header("webhook-id", id).header("webhook-timestamp", seconds);
+    json_of(request.header("webhook-signature", format!("v1,bm9uc2Vuc2U= v1,{signature}"))).await
+}
+
+async fn settled(served: &Served, id: &str) -> Value {
+    let decisions = served.data("/api/v1/forestall/decisions").await;
+    let actions = decisions["decisions"].as_array().expect("a list").iter().flat_map(|d| d["actions"].as_array()).flatten();
+    actions.clone().find(|action| action["id"] == id).expect("it was decided")["outcome"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_says_by_itself_what_has_become_of_an_action() {
+    for (body, outcome) in
+        [(json!({"state": "done"}), "confirmed"), (json!({"state": "failed", "reason": "no room"}), "failed")]
+    {
+        let (served, _target, id) = posted().await;
+        served.advance(Millis::SECOND * 10).await;
+        assert_eq!(settled(&served, &id).await, Value::Null, "it is waited for");
+        let now = served.clock.now();
+        let (status, answer) = tell(&served, &id, &body, CALLBACK_KEY, now).await;
+        assert_eq!((status, &answer["data"]["state"]), (StatusCode::ACCEPTED, &json!("heard")), "{answer}");
+        // The first word counts, however often and whatever is said.
+        let again = tell(&served, &id, &json!({"state": "failed"}), CALLBACK_KEY, now).await;
+        assert_eq!(again.0, StatusCode::ACCEPTED, "{}", again.1);
+        served.advance(Millis::SECOND * 10).await;
+        assert_eq!(settled(&served, &id).await, outcome);
+        let (status, answer) = tell(&served, &id, &json!({"state": "failed"}), CALLBACK_KEY, served.clock.now()).await;
+        assert_eq!((status, &answer["data"]["outcome"]), (StatusCode::OK, &json!(outcome)), "{answer}");
+        let ledger = served.restarted().shared().journal.ledger(served.clock.now());
+        assert!(ledger.actions.iter().any(|past| past.action.id == id && past.outcome.is_some()), "it is written down");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_without_the_key_says_what_has_become_of_an_action() {
+    let (served, target, id) = posted().await;
+    let (now, done) = (served.clock.now(), json!({"state": "done"}));
+    let late = now + Millis::MINUTE * 6;
+    for (what, id, body, key, at, wanted) in [
+        ("another key", id.as_str(), &done, "guessed", now, StatusCode::UNAUTHORIZED),
+        ("an old signature", &id, &done, CALLBACK_KEY, Timestamp(now.0 - 301_000), StatusCode::UNAUTHORIZED),
+        ("one of tomorrow", &id, &done, CALLBACK_KEY, late, StatusCode::UNAUTHORIZED),
+        ("an id that nobody knows", "5f3c9a1be07d", &done, CALLBACK_KEY, now, StatusCode::NOT_FOUND),
+        ("another state", &id, &json!({"state": "perhaps"}), CALLBACK_KEY, now, StatusCode::BAD_REQUEST),
+        ("an unknown field", &id, &json!({"state": "done", "id": "x"}), CALLBACK_KEY, now, StatusCode::BAD_REQUEST),
+        ("nothing", &id, &json!({}), CALLBACK_KEY, now, StatusCode::BAD_REQUEST),
+        ("too much", &id, &json!({"state": "done", "reason": "x".repeat(20_000)}), CALLBACK_KEY, now, StatusCode::BAD_REQUEST),
+    ] {
+        let (status, answer) = tell(&served, id, body, key, at).await;
+        assert_eq!(status, wanted, "{what}: {answer}");
+    }
+    let url = served.url(&format!("/api/v1/forestall/actions/{id}/outcome"));
+    let unsigned = json_of(http().post(url).json(&done)).await;
+    assert_eq!(unsigned.0, StatusCode::UNAUTHORIZED, "{}", unsigned.1);
+    // What forestall itself has signed is no word of the receiver's.
+    let sent = target.first("/actions").await;
+    let mut copied = http().post(served.url(&format!("/api/v1/forestall/actions/{id}/outcome"))).body(sent.body.clone());
+    for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+        copied = copied.header(name, sent.header(name));
+    }
+    assert_eq!(json_of(copied).await.0, StatusCode::BAD_REQUEST);
+    served.advance(Millis::SECOND * 10).await;
+    assert_eq!(settled(&served, &id).await, Value::Null);
+    // A receiver that never says anything is waited for only so long.
+    for _ in 0..33 {
+        served.advance(Millis::SECOND * 10).await;
+    }
+    assert_eq!(settled(&served, &id).await, "applied");
+}
+
+async fn check_calls_back(program: &str, file: &str) {
+    let forestall = Recorder::start().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let key = folder.path().join("key");
+    std::fs::write(&key, CALLBACK_KEY).expect("the file can be written");
+    let callback = forestall.url("/actions/{id}/outcome");
+    let Some(shipped) = Shipped::start(program, file, std::slice::from_ref(&key), &["--callback", &callback]) else {
+        return;
+    };
+    let settings = WebhookSettings { timeout: Millis::SECOND * 20, ..settings(&shipped.address, vec![key]) };
+    let hook = WebhookActuator::new("hook", &settings, &Callbacks::default()).expect("right settings");
+    let taken = Actuator::apply(&hook, &scale_out("a1"), 1, Clock::wall().now()).await.expect("it takes it");
+    assert_eq!(taken, Acceptance::Accepted);
+    let told = forestall.first("/actions/a1/outcome").await;
+    assert_eq!(told.json(), json!({"state": "done"}));
+    let headers = CallbackHeaders {
+        id: told.header("webhook-id"),
+        timestamp: told.header("webhook-timestamp"),
+        signature: told.header("webhook-signature"),
+    };
+    let signed = settings.has_signed("a1", headers, &told.body, Clock::wall().now()).await;
+    assert_eq!(signed, Ok(true), "{headers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shipped_receivers_call_back() {
+    check_calls_back("python3", "receiver.py").await;
+    check_calls_back("node", "receiver.mjs").await;
 }

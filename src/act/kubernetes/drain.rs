@@ -8,7 +8,7 @@
 use serde_json::{Value, json};
 
 use super::cluster::{Call, Fault, annotation, text};
-use super::workload::{controller_of, is_ending, kind_of, made_at, running_pods};
+use super::workload::{controller_of, is_ending, kind_of, running_pods, was_there};
 use super::{Step, Task};
 use crate::act::Confirmation;
 
@@ -264,7 +264,7 @@ fn name_of(pod: &Value) -> (&str, &str) {
 
 /// Whether a pod is one of those that were meant: what was started since is not moved again.
 fn is_from_before(pod: &Value, task: &Task<'_>) -> bool {
-    made_at(pod).is_some_and(|made| made <= task.action.decided_at)
+    was_there(pod, task.action.decided_at) == Some(true)
 }
 
 fn may_be_evicted(pod: &Value, bare_too: bool) -> bool {

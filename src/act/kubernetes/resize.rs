@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::cluster::{Call, Fault, list, text};
-use super::workload::{WorkloadKind, autoscaler, kind_of, made_at, reserved, running_pods};
+use super::workload::{WorkloadKind, autoscaler, kind_of, reserved, running_pods, was_there};
 use super::{CONFLICTS_MAX, Step, Task, quantity};
 use crate::act::Confirmation;
 use crate::plan::Resources;
@@ -284,7 +284,7 @@ pub(super) async fn confirm(task: &Task<'_>, to: &Resources) -> Result<Confirmat
 }
 
 fn is_younger(pod: &Value, task: &Task<'_>) -> bool {
-    made_at(pod).is_some_and(|made| made > task.action.decided_at)
+    was_there(pod, task.action.decided_at) == Some(false)
 }
 
 /// Whether the node has given what is requested: it says so for each container.

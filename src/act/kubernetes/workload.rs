@@ -77,10 +77,11 @@ pub(super) async fn running_pods(task: &Task<'_>, kind: WorkloadKind, workload: 
     Ok(pods)
 }
 
-/// When a pod was made, where it says so.
-pub(super) fn made_at(pod: &Value) -> Option<Timestamp> {
+/// Whether a pod was there for sure when something was decided: its time of creation has no fractions of a second, so one
+/// of the same second may have been made after it. Nothing where it does not say.
+pub(super) fn was_there(pod: &Value, decided_at: Timestamp) -> Option<bool> {
     let made = text(pod, "/metadata/creationTimestamp").parse::<jiff::Timestamp>().ok()?;
-    Some(Timestamp(made.as_millisecond()))
+    Some(made.as_second() < decided_at.0.div_euclid(1000))
 }
 
 /// Whether it was deleted and has not gone yet.
@@ -180,6 +181,18 @@ mod tests {
         );
         check(json!({}), None);
         check(json!({ "matchExpressions": [{ "key": "a", "operator": "Like" }] }), None);
+    }
+
+    #[test]
+    fn a_pod_of_the_second_of_the_decision_counts_as_made_after_it() {
+        let pod = json!({ "metadata": { "creationTimestamp": "2026-01-09T12:00:05Z" } });
+        let at = |text: &str| Timestamp(text.parse::<jiff::Timestamp>().expect("a time").as_millisecond());
+        for (decided, there) in
+            [("2026-01-09T12:00:05Z", false), ("2026-01-09T12:00:05.9Z", false), ("2026-01-09T12:00:06Z", true)]
+        {
+            assert_eq!(was_there(&pod, at(decided)), Some(there), "{decided}");
+        }
+        assert_eq!(was_there(&json!({}), at("2026-01-09T12:00:06Z")), None);
     }
 
     #[test]

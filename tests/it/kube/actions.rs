@@ -47,7 +47,8 @@ async fn scales_out_by_one_write_and_gives_it_back_by_one() {
 async fn an_action_is_told_beside_the_object_and_fails_nothing() {
     let world = World::start().await;
     world.carry_out(scale_out("a", 3, 4)).await;
-    let events = world.server.rules().paths("events");
+    let mut events = world.server.rules().paths("events");
+    events.retain(|path| world.server.get(path)["reportingController"] == "forestall");
     assert_eq!(events.len(), 1);
     let event = world.server.get(&events[0]);
     assert_eq!(event["regarding"]["name"], "api");
@@ -131,7 +132,7 @@ async fn a_crash_at_any_moment_leaves_one_effect_or_none() {
 #[tokio::test]
 async fn replicas_that_a_quota_forbids_are_insufficient() {
     let world = World::start().await;
-    world.server.rules().pods_max.insert("shop".to_owned(), 6);
+    world.server.rules().quota("shop", 6);
     check(&world.carry_out(scale_out("a", 3, 5)).await, Outcome::Insufficient, "exceeded quota");
     assert_eq!(writes(&world).len(), 1);
 }
@@ -157,7 +158,7 @@ async fn only_the_least_of_an_autoscaler_is_raised_and_given_back_exactly() {
         assert_eq!(world.replicas(API), 5);
         check(&world.carry_out(undo(&out, &world)).await, Outcome::Confirmed, "");
         assert_eq!(world.server.get(HPA)["spec"]["minReplicas"], after, "{min}");
-        assert_eq!(world.server.get(HPA)["metadata"]["annotations"], json!({}), "our mark goes with it");
+        assert_eq!(world.server.get(HPA)["metadata"]["annotations"], Value::Null, "our mark goes with it");
         assert_eq!(world.server.get(HPA)["spec"]["maxReplicas"], json!(6));
     }
 }
@@ -246,7 +247,7 @@ async fn what_no_node_can_hold_is_insufficient_and_nothing_is_written() {
     let world = World::start().await;
     check(&world.carry_out(resize_cpu("a", 0.5, 8.0)).await, Outcome::Insufficient, "allocatable");
     assert_eq!(writes(&world).len(), 0);
-    world.server.rules().cpu_max = Some(2.0);
+    world.server.rules().cpu_max(2.0);
     check(&world.carry_out(resize_cpu("b", 0.5, 3.0)).await, Outcome::Insufficient, "maximum cpu usage");
     assert_eq!(writes(&world).len(), 0);
 }
@@ -254,7 +255,7 @@ async fn what_no_node_can_hold_is_insufficient_and_nothing_is_written() {
 #[tokio::test]
 async fn a_resize_that_the_node_puts_off_for_ever_is_insufficient() {
     let world = World::start().await;
-    world.server.rules().carries_out = false;
+    world.server.rules().stop_resizing();
     let up = resize_cpu("a", 0.5, 0.75);
     assert_eq!(world.begin(up.clone()).await, None);
     let pod = world.pods("api").remove(0);
@@ -278,7 +279,7 @@ async fn a_resize_that_somebody_would_undo_is_refused() {
         let world = World::start().await;
         {
             let mut rules = world.server.rules();
-            rules.groups.insert("autoscaling.k8s.io");
+            rules.know("autoscaling.k8s.io");
             rules.put(path, vpa(mode.clone()));
         }
         let done = world.carry_out(resize_cpu("a", 0.5, 0.75)).await;
@@ -292,7 +293,8 @@ async fn a_resize_that_somebody_would_undo_is_refused() {
     world.autoscale(json!(2), 6);
     world.server.rules().change(HPA, |hpa| {
         hpa["spec"]["metrics"] =
-            json!([{ "type": "Resource", "resource": { "name": "cpu", "target": { "type": "Utilization" } } }]);
+            json!([{ "type": "Resource", "resource":
+                { "name": "cpu", "target": { "type": "Utilization", "averageUtilization": 80 } } }]);
     });
     check(&world.carry_out(resize_cpu("a", 0.5, 0.75)).await, Outcome::Failed, "scale it out instead");
     assert_eq!(writes(&world).len(), 0);
@@ -312,11 +314,11 @@ async fn pods_that_hold_something_else_are_not_resized() {
 #[tokio::test]
 async fn the_template_is_changed_only_by_leave() {
     let world = World::start().await;
-    world.server.rules().resize = false;
+    world.server.cannot_resize();
     check(&world.carry_out(resize_cpu("a", 0.5, 0.75)).await, Outcome::Failed, "template_patch");
     assert_eq!(writes(&world).len(), 0);
     let world = World::with(KubernetesSettings { template_patch: true, ..KubernetesSettings::default() }).await;
-    world.server.rules().resize = false;
+    world.server.cannot_resize();
     assert_eq!(world.begin(resize_cpu("a", 0.5, 0.75)).await, None);
     assert_eq!(writes(&world), ["patch deployments"]);
     let container = world.server.get(API)["spec"]["template"]["spec"]["containers"][0].clone();
@@ -327,7 +329,7 @@ async fn the_template_is_changed_only_by_leave() {
 async fn a_node_is_closed_before_anything_leaves_it_and_the_floor_holds() {
     let world = World::start().await;
     world.budget("api", 2);
-    world.server.rules().heartbeats = true;
+    world.server.rules().start_heartbeats();
     let leave = drain("d", "n1");
     let mut done = world.begin(leave.clone()).await;
     for _ in 0..20 {
@@ -363,9 +365,12 @@ async fn daemon_mirror_and_bare_pods_stay_on_a_node_that_is_emptied() {
         );
         path
     };
-    let daemon = json!([{ "kind": "DaemonSet", "name": "log", "controller": true }]);
+    let daemon = match world.server.plane() {
+        Some(plane) => plane.daemon("log", "n1"),
+        None => pod("log-1", json!([{ "kind": "DaemonSet", "name": "log", "controller": true }]), json!({})),
+    };
     let stay = [
-        pod("log-1", daemon, json!({})),
+        daemon,
         pod("etcd-n1", json!([]), json!({ "kubernetes.io/config.mirror": "x" })),
         pod("bare", json!([]), json!({})),
     ];
@@ -442,17 +447,18 @@ async fn pods_with_two_budgets_or_a_closed_one_are_named_when_time_is_up() {
 
 #[tokio::test]
 async fn only_a_node_that_was_closed_by_us_is_opened_again() {
-    let close = on_node("q", ActionKind::Quarantine, "n1", Change::Cordon);
     let node = "/api/v1/nodes/n1";
     let world = World::start().await;
-    world.server.rules().heartbeats = true;
+    let close = on_node("q", ActionKind::Quarantine, "n1", Change::Cordon);
+    world.server.rules().start_heartbeats();
     check(&world.carry_out(close.clone()).await, Outcome::Confirmed, "");
     assert_eq!(world.server.get(node)["spec"]["unschedulable"], json!(true));
     check(&world.carry_out(undo(&close, &world)).await, Outcome::Confirmed, "");
-    assert_eq!(world.server.get(node)["spec"], json!({}));
-    assert_eq!(world.server.get(node)["metadata"]["annotations"], json!({}));
+    assert_eq!(world.server.get(node)["spec"].get("unschedulable"), None);
+    assert_eq!(world.server.get(node)["metadata"]["annotations"].get("forestall.io/cordoned-by"), None);
     // One that a person had closed is theirs.
     let world = World::start().await;
+    let close = on_node("q", ActionKind::Quarantine, "n1", Change::Cordon);
     world.server.rules().change(node, |node| node["spec"]["unschedulable"] = json!(true));
     check(&world.carry_out(close.clone()).await, Outcome::Unchanged, "");
     check(&world.carry_out(undo(&close, &world)).await, Outcome::Unchanged, "");
@@ -470,7 +476,9 @@ async fn a_workloads_pods_leave_the_named_nodes_and_nobody_elses() {
     let from: Vec<String> = nodes.into_iter().take(1).collect();
     let others = world.pods("batch");
     let leave = action("m", ActionKind::Migrate, Change::Move { from_nodes: from.clone() });
-    world.server.rules().created_at = "2027-01-01T00:00:00Z".to_owned();
+    if let Some(rules) = world.server.rules().fake() {
+        rules.created_at = "2027-01-01T00:00:00Z".to_owned();
+    }
     check(&world.carry_out(leave).await, Outcome::Confirmed, "");
     assert!(writes(&world).iter().all(|right| right == EVICT), "no node is closed for one workload");
     assert_eq!(world.pods("batch"), others);
@@ -489,7 +497,7 @@ async fn load_shifts_to_the_other_backends_and_back() {
     let world = World::start().await;
     {
         let mut rules = world.server.rules();
-        rules.groups.insert("gateway.networking.k8s.io");
+        rules.know("gateway.networking.k8s.io");
         let spec = json!({ "rules": [{ "matches": [{ "path": { "value": "/" } }], "backendRefs": backends }] });
         rules.put(route, json!({ "metadata": { "name": "web", "namespace": "shop" }, "spec": spec }));
     }
@@ -516,7 +524,7 @@ async fn load_shifts_to_the_other_backends_and_back() {
     check(&world.carry_out(undo(&first, &world)).await, Outcome::Confirmed, "");
     assert_eq!(world.server.get(route)["spec"], before);
     let world = World::start().await;
-    check(&world.carry_out(shift).await, Outcome::Failed, "no Gateway API");
+    check(&world.carry_out(at(&world, shift, "s")).await, Outcome::Failed, "no Gateway API");
 }
 
 #[tokio::test]
@@ -571,7 +579,8 @@ async fn each_missing_right_is_named_and_not_asked_for_again_and_again() {
         for right in rights {
             let world = World::start().await;
             world.server.deny(right);
-            let done = world.carry_out(action.clone()).await;
+            let action = at(&world, action.clone(), "a");
+            let done = world.carry_out(action).await;
             let (verb, resource) = right.split_once(' ').expect("two words");
             assert_eq!(done.0, Outcome::Failed, "{right}: {}", done.1);
             assert_eq!(writes(&world).len(), 0, "{right}: nothing is half done");

@@ -10,9 +10,9 @@ use forestall::model::Millis;
 use serde_json::json;
 
 use super::server::Trouble;
-use super::world::{NOW, World, drain, scale_out};
+use super::world::{World, began, drain, scale_out};
 
-const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/ops/leases/forestall";
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/forestall/leases/forestall";
 const DURATION: Millis = Millis(15_000);
 /// How often a replica looks.
 const STEP: Millis = Millis(1500);
@@ -24,7 +24,7 @@ fn settings(world: &World) -> KubernetesSettings {
 fn replica(world: &World, name: &str) -> Leadership {
     let lease = LeaseSettings {
         cluster: settings(world),
-        namespace: "ops".to_owned(),
+        namespace: "forestall".to_owned(),
         name: "forestall".to_owned(),
         duration: DURATION,
     };
@@ -110,7 +110,7 @@ async fn of_two_that_ask_at_once_one_gets_it() {
     let world = World::start().await;
     world.server.rules().put(
         LEASE,
-        json!({ "metadata": { "name": "forestall", "namespace": "ops" },
+        json!({ "metadata": { "name": "forestall", "namespace": "forestall" },
         "spec": { "holderIdentity": "", "leaseDurationSeconds": 15, "leaseTransitions": 3 } }),
     );
     let a = replica(&world, "a");
@@ -138,7 +138,7 @@ async fn two_replicas_evaluate_and_one_acts() {
     let config = world.server.folder.path().join("forestall.yml");
     let text = format!(
         "actuators: {{ cluster: {{ kubernetes: {{ kubeconfig: '{}' }} }} }}\n\
-         leader_election: {{ lease: {{ namespace: ops, name: forestall }} }}\n",
+         leader_election: {{ lease: {{ namespace: forestall, name: forestall }} }}\n",
         world.server.kubeconfig().display()
     );
     std::fs::write(&config, text).expect("the folder can be written");
@@ -152,13 +152,13 @@ async fn two_replicas_evaluate_and_one_acts() {
         Arc::new(App::build(options).expect("the configuration is sound"))
     };
     // Processes that start at the same moment on one host are two all the same.
-    let (a, b) = (app(&world.clock), app(&Clock::simulated(NOW + Millis(1))));
+    let (a, b) = (app(&world.clock), app(&Clock::simulated(began() + Millis(1))));
     for app in [&a, &b] {
         app.leadership().expect("there is an election").look().await;
     }
     let mut followers = Vec::new();
     for app in [&a, &b] {
-        app.pass(NOW).await;
+        app.pass(began()).await;
         let report = app.shared().report.load_full().expect("both evaluate");
         followers.push(report.input.gates.follower);
     }

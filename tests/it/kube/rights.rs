@@ -53,7 +53,8 @@ async fn the_roles_grant_exactly_what_acting_takes() {
     let route = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/web";
     {
         let mut rules = world.server.rules();
-        rules.groups.extend(["autoscaling.k8s.io", "gateway.networking.k8s.io"]);
+        rules.know("autoscaling.k8s.io");
+        rules.know("gateway.networking.k8s.io");
         rules.put("/apis/apps/v1/namespaces/shop/statefulsets/db", deployment("db", 2));
         let backends = json!([{ "name": "api" }, { "name": "api-b" }]);
         let spec = json!({ "rules": [{ "backendRefs": backends }] });
@@ -90,7 +91,7 @@ async fn the_roles_grant_exactly_what_acting_takes() {
                 kubeconfig: Some(world.server.kubeconfig()),
                 ..KubernetesSettings::default()
             },
-            namespace: "ops".to_owned(),
+            namespace: "forestall".to_owned(),
             name: name.to_owned(),
             duration: Millis::SECOND * 15,
         };
@@ -108,9 +109,9 @@ async fn the_roles_grant_exactly_what_acting_takes() {
 #[tokio::test]
 async fn the_role_for_templates_grants_what_changing_them_takes_besides() {
     let world = World::with(KubernetesSettings { template_patch: true, ..KubernetesSettings::default() }).await;
+    world.server.cannot_resize();
     {
         let mut rules = world.server.rules();
-        rules.resize = false;
         rules.put("/apis/apps/v1/namespaces/shop/statefulsets/db", deployment("db", 2));
     }
     world.begin(resize_cpu("r", 0.5, 0.75)).await;
@@ -136,6 +137,8 @@ async fn the_room_of_a_cluster_is_what_nodes_have_less_what_pods_request() {
             rules.change(&path, |pod| pod["spec"]["priority"] = json!(500));
         }
     }
+    // A pod of a real cluster keeps the priority that it was made with.
+    let priority = if world.server.plane().is_some() { 0 } else { 500 };
     world.autoscale(json!(2), 6);
     let labels = BTreeMap::from([("pool".to_owned(), "general".to_owned())]);
     let wanted = Wanted {
@@ -157,7 +160,7 @@ async fn the_room_of_a_cluster_is_what_nodes_have_less_what_pods_request() {
     assert!(capacity.pools["gpu"].is_empty());
     let api = capacity.workloads.iter().find(|workload| workload.component.to_string() == "deployment/shop/api");
     let api = api.expect("the workload is found");
-    assert_eq!((api.replicas, api.replicas_min, api.priority, api.pool.as_str()), (3, 3, 500, "general"));
+    assert_eq!((api.replicas, api.replicas_min, api.priority, api.pool.as_str()), (3, 3, priority, "general"));
     assert!((api.per_replica["cpu"] - 0.5).abs() < 1e-9);
     assert_eq!(api.on_nodes.values().sum::<u32>(), 3);
     assert_eq!(capacity.autoscaled, ["deployment/shop/api".to_owned()].into());

@@ -110,8 +110,6 @@ pub(super) struct Rules {
     made: u64,
     /// API groups that there are besides the core.
     pub(super) groups: BTreeSet<&'static str>,
-    /// Whether pods can be resized in place.
-    pub(super) resize: bool,
     /// Whether nodes move their version each time that they are read.
     pub(super) heartbeats: bool,
     /// Namespace → how many pods its quota allows.
@@ -134,7 +132,6 @@ impl Default for Rules {
             made: 0,
             groups: ["apps", "autoscaling", "policy", "events.k8s.io", "coordination.k8s.io", "authorization.k8s.io"]
                 .into(),
-            resize: true,
             heartbeats: false,
             pods_max: BTreeMap::new(),
             cpu_max: None,
@@ -198,7 +195,7 @@ impl Rules {
             return Answer::no(404, "the server could not find the requested resource");
         }
         match (asked.method.as_str(), parts.plural.as_str(), parts.sub.as_str()) {
-            ("GET", "", _) => self.discovery(&parts),
+            ("GET", "", _) => Rules::discovery(&parts),
             ("POST", "events", _) => self.event(asked, &parts),
             ("POST", "pods", "eviction") => self.evict(asked, &parts),
             ("POST", ..) => self.create(asked, &parts),
@@ -213,11 +210,8 @@ impl Rules {
         }
     }
 
-    fn discovery(&self, parts: &Parts) -> Answer {
-        let mut names = vec!["pods", "pods/eviction", "nodes"];
-        if self.resize {
-            names.push("pods/resize");
-        }
+    fn discovery(parts: &Parts) -> Answer {
+        let names = ["pods", "pods/eviction", "pods/resize", "nodes"];
         let resources: Vec<Value> = names.into_iter().map(|name| json!({ "name": name })).collect();
         Answer::ok(json!({ "kind": "APIResourceList", "groupVersion": parts.base, "resources": resources }))
     }
@@ -363,6 +357,9 @@ impl Rules {
                 merge(&mut after, &asked.body);
             }
             after["metadata"]["resourceVersion"] = object["metadata"]["resourceVersion"].clone();
+            if after.pointer("/metadata/annotations") == Some(&json!({})) {
+                after["metadata"].as_object_mut().map(|metadata| metadata.remove("annotations"));
+            }
             if parts.plural == "horizontalpodautoscalers" {
                 let (min, max) = (after.pointer("/spec/minReplicas"), after.pointer("/spec/maxReplicas"));
                 match min.and_then(Value::as_i64) {
@@ -394,9 +391,6 @@ impl Rules {
     }
 
     fn resize(&mut self, asked: &Asked, parts: &Parts) -> Answer {
-        if !self.resize {
-            return Answer::no(404, "the server could not find the requested resource");
-        }
         self.with_object(parts, |rules, object| {
             let uid = asked.body.pointer("/metadata/uid");
             if uid.is_some_and(|uid| *uid != object["metadata"]["uid"]) {
@@ -441,7 +435,8 @@ impl Rules {
                 };
                 let (request, limit) = (of(new, "requests"), of(new, "limits"));
                 if request.zip(limit).is_some_and(|(request, limit)| request > limit) {
-                    return Some(Answer::no(422, "requests: Invalid value: must be less than or equal to limit"));
+                    let words = format!("requests: Invalid value: must be less than or equal to {resource} limit of 1");
+                    return Some(Answer::no(422, &words));
                 }
                 if of(old, "limits").is_some() && limit.is_none() {
                     return Some(Answer::no(
@@ -480,6 +475,9 @@ impl Rules {
             let uid = asked.body.pointer("/deleteOptions/preconditions/uid");
             if uid.is_some_and(|uid| *uid != object["metadata"]["uid"]) {
                 return Answer::no(409, "the UID in the precondition does not match the UID in record");
+            }
+            if asked.body.pointer("/metadata/name").and_then(Value::as_str) != Some(&parts.name) {
+                return Answer::no(400, "name in URL does not match name in Eviction object");
             }
             let done =
                 || Answer { code: 201, ..Answer::ok(json!({ "kind": "Status", "status": "Success", "code": 201 })) };
@@ -693,7 +691,7 @@ fn stale(object: &Value, body: &Value) -> Option<Answer> {
 fn wrong_lease(plural: &str, body: &Value) -> Option<Answer> {
     let renewed = body.pointer("/spec/renewTime").and_then(Value::as_str)?;
     (plural == "leases" && !is_micro_time(renewed))
-        .then(|| Answer::no(422, "parsing time as \"2006-01-02T15:04:05.000000Z07:00\""))
+        .then(|| Answer::no(400, "parsing time as \"2006-01-02T15:04:05.000000Z07:00\""))
 }
 
 fn is_micro_time(time: &str) -> bool {

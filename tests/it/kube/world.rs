@@ -11,7 +11,19 @@ use serde_json::{Value, json};
 
 use super::server::Server;
 
-pub(super) const NOW: Timestamp = Timestamp(1_790_000_000_000);
+/// When a test begins that asks no real control plane.
+const NOW: Timestamp = Timestamp(1_790_000_000_000);
+
+thread_local! {
+    /// When the test of this thread began: objects of a real control plane are made by its own clock.
+    static BEGAN: std::cell::Cell<Timestamp> = const { std::cell::Cell::new(NOW) };
+}
+
+/// When the test began: its cluster was there before, and what is made later is made later.
+pub(super) fn began() -> Timestamp {
+    BEGAN.get()
+}
+
 pub(super) const API: &str = "/apis/apps/v1/namespaces/shop/deployments/api";
 pub(super) const BATCH: &str = "/apis/apps/v1/namespaces/shop/deployments/batch";
 pub(super) const HPA: &str = "/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers/api";
@@ -32,25 +44,23 @@ impl World {
 
     pub(super) async fn with(settings: KubernetesSettings) -> World {
         let server = Server::start().await;
+        if let Some(plane) = server.plane().filter(|_| settings.template_patch) {
+            plane.apply("template-patch.yaml", &[]);
+            plane.until("the role is in force", || plane.may("patch", "deployments"));
+        }
         {
             let mut rules = server.rules();
-            for node in ["n1", "n2", "n3"] {
-                rules.put(
-                    &format!("/api/v1/nodes/{node}"),
-                    json!({
-                        "metadata": { "name": node, "labels": { "pool": "general" } },
-                        "spec": {},
-                        "status": { "allocatable": { "cpu": "4", "memory": "8Gi" } },
-                    }),
-                );
+            for name in ["n1", "n2", "n3"] {
+                rules.put(&format!("/api/v1/nodes/{name}"), node(name, "4", "8Gi"));
             }
             for (name, replicas) in [("api", 3), ("batch", 2)] {
                 rules.put(&format!("/apis/apps/v1/namespaces/shop/deployments/{name}"), deployment(name, replicas));
             }
             rules.tick();
         }
+        BEGAN.set(if server.plane().is_some() { next_second().await } else { NOW });
         let journal = Arc::new(Journal::in_memory());
-        let clock = Clock::simulated(NOW);
+        let clock = Clock::simulated(began());
         let executor = executor(&server, &journal, &clock, settings);
         World { server, executor, journal, clock }
     }
@@ -117,12 +127,15 @@ impl World {
         let hpa = json!({ "metadata": { "name": "api", "namespace": "shop" }, "spec": spec });
         let mut rules = self.server.rules();
         rules.put(HPA, hpa);
-        rules.load.insert(HPA.to_owned(), 3);
+        if let Some(fake) = rules.fake() {
+            fake.load.insert(HPA.to_owned(), 3);
+        }
     }
 
     pub(super) fn budget(&self, name: &str, floor: u32) {
         let path = format!("/apis/policy/v1/namespaces/shop/poddisruptionbudgets/{name}");
-        self.server.rules().put(
+        let mut rules = self.server.rules();
+        rules.put(
             &path,
             json!({
                 "metadata": { "name": name, "namespace": "shop" },
@@ -130,6 +143,9 @@ impl World {
                 "status": { "observedGeneration": 1 },
             }),
         );
+        if rules.real().is_some() {
+            rules.tick();
+        }
     }
 }
 
@@ -145,13 +161,35 @@ fn executor(server: &Server, journal: &Arc<Journal>, clock: &Clock, settings: Ku
     }
 }
 
+/// A node that is ready.
+pub(super) fn node(name: &str, cpu: &str, memory: &str) -> Value {
+    let amounts = json!({ "cpu": cpu, "memory": memory, "pods": "110" });
+    json!({
+        "metadata": { "name": name, "labels": { "pool": "general", "kubernetes.io/hostname": name } },
+        "spec": {},
+        "status": {
+            "allocatable": amounts, "capacity": amounts, "conditions": [{ "type": "Ready", "status": "True" }],
+        },
+    })
+}
+
+/// The end of this second by the real clock: API servers write no finer times of creation.
+async fn next_second() -> Timestamp {
+    let clock = Clock::wall();
+    let next = Timestamp((clock.now().0 / 1000 + 1) * 1000);
+    while clock.now() < next {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    next
+}
+
 pub(super) fn deployment(name: &str, replicas: u32) -> Value {
     json!({
         "metadata": { "name": name, "namespace": "shop", "generation": 1 },
         "spec": {
             "replicas": replicas,
             "selector": { "matchLabels": { "app": name } },
-            "template": { "spec": { "containers": [{
+            "template": { "metadata": { "labels": { "app": name } }, "spec": { "containers": [{
                 "name": "main", "image": "x",
                 "resources": { "requests": { "cpu": "500m", "memory": "256Mi" }, "limits": { "cpu": "1" } },
             }] } },
@@ -179,7 +217,7 @@ pub(super) fn action(id: &str, kind: ActionKind, change: Change) -> Action {
             sentence: "0.9 × 0.8 × 10 > 1".to_owned(),
             predictions: Vec::new(),
         },
-        decided_at: NOW,
+        decided_at: began(),
         expires_at: None,
         undo: None,
         undoes: None,
