@@ -62,6 +62,7 @@ pub(super) struct PoolRoom {
     pub(super) nodes: Vec<NodeRoom>,
     /// Which resources some node of the pool reports; the others cannot be checked and do not limit.
     pub(super) measured: Vec<bool>,
+    has_nodes_at_risk: bool,
     /// Nodes whose room changed in this plan, in that order.
     pub(super) changed: Vec<usize>,
 }
@@ -143,7 +144,8 @@ impl Room {
                 .collect();
             rooms.sort_by(|a, b| a.name.cmp(&b.name));
             let measured = resources.iter().map(|r| nodes.iter().any(|n| n.allocatable.contains_key(r))).collect();
-            pools.push(PoolRoom { nodes: rooms, measured, changed: Vec::new() });
+            let has_nodes_at_risk = rooms.iter().any(|node| node.at_risk);
+            pools.push(PoolRoom { nodes: rooms, measured, has_nodes_at_risk, changed: Vec::new() });
         }
         let by_name = capacity.pools.keys().enumerate().map(|(index, name)| (name.clone(), index)).collect();
         Room { resources, pools, by_name, grounds: RefCell::default(), tables: RefCell::default() }
@@ -359,6 +361,10 @@ impl Room {
 
     /// The nodes at risk among these, by name.
     pub(super) fn at_risk_among(&self, pool: &str, names: &BTreeMap<String, u32>) -> Vec<String> {
+        // There seldom is one, and many ask.
+        if !self.pool(pool).is_some_and(|pool| pool.has_nodes_at_risk) {
+            return Vec::new();
+        }
         let at_risk = self.among(pool, names).filter(|node| node.at_risk);
         at_risk.map(|node| node.name.clone()).collect()
     }
