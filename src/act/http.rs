@@ -8,7 +8,9 @@ use std::sync::{Arc, Once};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+#[cfg(feature = "cloud")]
+use reqwest::header::HeaderMap;
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 
 use super::sign::read_secret;
@@ -19,6 +21,7 @@ use crate::model::{Millis, Timestamp};
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// Where a cloud's machines get their credentials. It is link-local, so only a client made for it may call it.
+#[cfg(feature = "cloud")]
 pub(super) const METADATA_SERVICE: &str = "http://169.254.169.254";
 
 /// No more of somebody else's words is kept.
@@ -28,6 +31,7 @@ const WORDS_CHARS_MAX: usize = 300;
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
+    #[cfg(feature = "cloud")]
     pub(super) headers: HeaderMap,
     /// Its beginning; the error where it broke off.
     body: Result<Vec<u8>, reqwest::Error>,
@@ -63,6 +67,7 @@ impl ApiClient {
     }
 
     /// A client for the machine's own metadata service.
+    #[cfg(feature = "cloud")]
     pub(super) fn for_metadata(name: &str, timeout: Millis) -> Result<ApiClient, BuildError> {
         let url = Url::parse(METADATA_SERVICE).expect("a constant of ours");
         ApiClient::to(name, url, timeout, false)
@@ -142,7 +147,14 @@ impl ApiClient {
         let retry_after =
             response.headers().get("retry-after").and_then(|text| read_retry_after(text.to_str().ok()?, now));
         let body = read_bounded(&mut response, bytes_max).await;
-        Ok(Answer { status: response.status(), headers: response.headers().clone(), body, retry_after, secrets })
+        Ok(Answer {
+            status: response.status(),
+            #[cfg(feature = "cloud")]
+            headers: response.headers().clone(),
+            body,
+            retry_after,
+            secrets,
+        })
     }
 
     /// The body of a 2xx answer. One that broke off may stand for anything.
