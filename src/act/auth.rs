@@ -164,8 +164,7 @@ impl Authenticator {
             #[cfg(feature = "cloud")]
             AuthSettings::Cloud(CloudAuth::AwsSigv4 { region, service, credentials }) => {
                 let key = self.access_key(api, credentials, now).await?;
-                let unsigned =
-                    super::sigv4::Unsigned { method: method.as_str(), url: &url, content_type, body: &body };
+                let unsigned = super::sigv4::Unsigned { method: method.as_str(), url: &url, content_type, body: &body };
                 clouds::signed(request, &super::sigv4::sign(&unsigned, &key, region, service, now))
             }
             AuthSettings::Oauth2 { .. } | AuthSettings::Cloud(_) => match self.given(now).await? {

@@ -92,7 +92,7 @@ impl ApiClient {
             // Plain HTTP must work on a machine without any certificates.
             builder = builder.tls_certs_only([]);
         }
-        let client = builder.build().map_err(|error| wrong(words_of(error)))?;
+        let client = builder.build().map_err(|error| wrong(words_of(&error.without_url())))?;
         let target = format!("{name} ({})", url.host_str().unwrap_or("no host"));
         Ok(ApiClient { client, url, target, timeout })
     }
@@ -207,10 +207,13 @@ impl ApiClient {
             }
             source = cause.source();
         }
-        match error.is_builder() {
-            true => self.refused(words_of(error)),
-            false if unsent => self.unavailable(words_of(error)),
-            false => self.unanswered(words_of(error)),
+        let is_builder = error.is_builder();
+        // An address may hold a secret.
+        let words = words_of(&error.without_url());
+        match is_builder {
+            true => self.refused(words),
+            false if unsent => self.unavailable(words),
+            false => self.unanswered(words),
         }
     }
 }
@@ -246,15 +249,17 @@ pub(crate) fn cut(words: &str, chars_max: usize) -> String {
     clean.take(chars_max).collect::<String>().trim_end().to_owned()
 }
 
-/// What the library says, with its causes, without the address: it may hold a secret.
-fn words_of(error: reqwest::Error) -> String {
-    let error = error.without_url();
+/// What an error says, with its causes.
+pub(super) fn words_of(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        words.push_str(": ");
-        words.push_str(&cause.to_string());
-        source = cause.source();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !words.contains(&said) {
+            words.push_str(": ");
+            words.push_str(&said);
+        }
+        cause = error.source();
     }
     cut(&words, WORDS_CHARS_MAX)
 }

@@ -39,8 +39,8 @@ pub use callbacks::{CallbackBody, CallbackHeaders, CallbackState, Callbacks};
 #[cfg(feature = "cloud")]
 pub use cloud::CloudActuator;
 pub use cloud_settings::{
-    AwsAutoscalingSettings, AwsCredentials, AzureCredentials, AzureVmssSettings, CloudAuth, CloudSettings, GcpCredentials,
-    GcpMigSettings, GcpPlace,
+    AwsAutoscalingSettings, AwsCredentials, AzureCredentials, AzureVmssSettings, CloudAuth, CloudSettings,
+    GcpCredentials, GcpMigSettings, GcpPlace,
 };
 pub use dry_run::DryRunActuator;
 pub use executor::{CarriedOut, Done, Executor};
@@ -247,6 +247,9 @@ pub trait Actuator: std::fmt::Debug + Send + Sync {
 
     /// Asks whether the action has taken effect.
     fn confirm<'a>(&'a self, action: &'a Action, now: Timestamp) -> BoxFuture<'a, Result<Confirmation, ActError>>;
+
+    /// The journal says that an attempt at this action was taken, by this process or an earlier one.
+    fn recall(&self, _action_id: &str) {}
 
     /// Goes on with what takes more calls than one and has begun, such as emptying a node: called each pass until there is
     /// an outcome, after a restart too. What never began must not begin here.

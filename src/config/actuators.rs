@@ -7,8 +7,8 @@ use reqwest::{Method, Url};
 use serde_json::{Map, Number, Value};
 
 use crate::act::{
-    ActuatorKind, AuthSettings, AwsAutoscalingSettings, AwsCredentials, AzureCredentials, AzureVmssSettings,
-    CloudAuth, CloudSettings, ConfirmSettings, GcpCredentials, GcpMigSettings, GcpPlace, HeaderText, HttpSettings, StatusExpr,
+    ActuatorKind, AuthSettings, AwsAutoscalingSettings, AwsCredentials, AzureCredentials, AzureVmssSettings, CloudAuth,
+    CloudSettings, ConfirmSettings, GcpCredentials, GcpMigSettings, GcpPlace, HeaderText, HttpSettings, StatusExpr,
     TextTemplate, UrlTemplate, WITHOUT_CLOUDS, WebhookSettings, placeholder,
 };
 use crate::model::Millis;
@@ -407,7 +407,11 @@ fn read_auth(report: &mut Report, files: Files<'_>, node: &Node, local: Local) -
             let region = read_region(report, fields, &what);
             let service = report.required(fields, &what, "service").and_then(|n| report.name(n, "a service"));
             let credentials = read_aws_credentials(report, files, fields, &what, region.as_deref(), local);
-            Some(AuthSettings::Cloud(CloudAuth::AwsSigv4 { region: region?, service: service?, credentials: credentials? }))
+            Some(AuthSettings::Cloud(CloudAuth::AwsSigv4 {
+                region: region?,
+                service: service?,
+                credentials: credentials?,
+            }))
         }
         "gcp" => {
             let fields = settings_of(report, way, &["credentials", "scopes"])?;

@@ -4,7 +4,7 @@ use reqwest::{Method, Url};
 use roxmltree::{Document, Node};
 
 use super::super::auth::{AuthSettings, Authenticator, Outgoing};
-use super::super::cloud_settings::{CloudAuth, AwsAutoscalingSettings};
+use super::super::cloud_settings::{AwsAutoscalingSettings, CloudAuth};
 use super::super::http::ApiClient;
 use super::{ANSWER_BYTES_MAX, ActError, BuildError, Group};
 use crate::model::Timestamp;
@@ -40,7 +40,11 @@ impl Aws {
         let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
         let url = endpoint.clone().unwrap_or_else(|| format!("https://autoscaling.{region}.{domain}/"));
         let service = "autoscaling".to_owned();
-        let auth = AuthSettings::Cloud(CloudAuth::AwsSigv4 { region: region.clone(), service, credentials: credentials.clone() });
+        let auth = AuthSettings::Cloud(CloudAuth::AwsSigv4 {
+            region: region.clone(),
+            service,
+            credentials: credentials.clone(),
+        });
         Ok(Aws {
             api: ApiClient::new(name, &url, common.timeout, common.allow_local)?,
             auth: Authenticator::new(name, auth, common.timeout, common.allow_local)?,

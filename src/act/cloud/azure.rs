@@ -5,7 +5,7 @@ use reqwest::{Method, StatusCode, Url};
 use serde_json::{Value, json};
 
 use super::super::auth::{AuthSettings, Authenticator, Outgoing};
-use super::super::cloud_settings::{CloudAuth, AzureVmssSettings};
+use super::super::cloud_settings::{AzureVmssSettings, CloudAuth};
 use super::super::http::ApiClient;
 use super::{ANSWER_BYTES_MAX, ActError, BuildError, Group, count};
 use crate::act::template::percent_encode;
@@ -28,7 +28,10 @@ impl Azure {
     pub(super) fn new(name: &str, settings: &AzureVmssSettings) -> Result<Azure, BuildError> {
         let AzureVmssSettings { common, subscription_id, resource_group, endpoint, credentials, .. } = settings;
         let endpoint = endpoint.as_deref().unwrap_or(ENDPOINT).trim_end_matches('/');
-        let auth = AuthSettings::Cloud(CloudAuth::Azure { credentials: credentials.clone(), scope: format!("{endpoint}/.default") });
+        let auth = AuthSettings::Cloud(CloudAuth::Azure {
+            credentials: credentials.clone(),
+            scope: format!("{endpoint}/.default"),
+        });
         Ok(Azure {
             api: ApiClient::new(name, endpoint, common.timeout, common.allow_local)?,
             auth: Authenticator::new(name, auth, common.timeout, common.allow_local)?,

@@ -33,7 +33,8 @@ impl Gcp {
             GcpPlace::Zone(zone) => format!("zones/{}", percent_encode(zone)),
             GcpPlace::Region(region) => format!("regions/{}", percent_encode(region)),
         };
-        let auth = AuthSettings::Cloud(CloudAuth::Gcp { credentials: credentials.clone(), scopes: vec![SCOPE.to_owned()] });
+        let auth =
+            AuthSettings::Cloud(CloudAuth::Gcp { credentials: credentials.clone(), scopes: vec![SCOPE.to_owned()] });
         Ok(Gcp {
             api: ApiClient::new(name, endpoint, common.timeout, common.allow_local)?,
             auth: Authenticator::new(name, auth, common.timeout, common.allow_local)?,

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use forestall::act::{KubernetesSettings, Leadership, LeaseSettings, Naming, Wanted};
 use forestall::model::Millis;
-use forestall::plan::{ActionKind, Change};
+use forestall::plan::{ActionKind, Change, Outcome};
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::json;
 
 use super::server::Trouble;
-use super::world::{API, World, action, deployment, drain, on_node, resize_cpu, scale_out, undo};
+use super::world::{API, HPA, World, action, deployment, drain, on_node, resize_cpu, scale_out, undo};
 
 /// What the roles of a file grant, as `verb resource`.
 fn granted(file: &str) -> BTreeSet<String> {
@@ -179,4 +179,36 @@ async fn the_room_of_a_cluster_is_what_nodes_have_less_what_pods_request() {
     let error = actuator.measure(&wanted).await.expect_err("pods must be known");
     assert!(error.to_string().contains("list pods"), "{error}");
     assert_eq!(world.replicas(API), 3);
+}
+
+#[tokio::test]
+async fn the_policy_that_ships_bounds_what_may_be_changed_of_a_node_and_an_autoscaler() {
+    let world = World::start().await;
+    // Only a real API server knows the language of the policy.
+    let Some(plane) = world.server.plane() else { return };
+    world.autoscale(json!(2), 6);
+    plane.apply("admission-policy.yaml", &[]);
+    let patch = |path: &str, body: &serde_json::Value| {
+        plane.wait(plane.send("first", "PATCH", &format!("{path}?dryRun=All"), "application/merge-patch+json", body))
+    };
+    let node = "/api/v1/nodes/n1";
+    let labels = json!({ "metadata": { "labels": { "role": "other" } } });
+    plane.until("the policy is in force", || patch(node, &labels).code == 422);
+    for (path, body, words) in [
+        (node, labels, "changes no labels"),
+        (node, json!({ "spec": { "taints": [{ "key": "x", "effect": "NoExecute" }] } }), "only whether it is open"),
+        (HPA, json!({ "spec": { "maxReplicas": 100 } }), "only minReplicas"),
+    ] {
+        let answer = patch(path, &body);
+        assert!(answer.code == 422 && answer.body.to_string().contains(words), "{}: {}", answer.code, answer.body);
+    }
+    // What forestall does is within its bounds.
+    for (action, wanted) in [
+        (drain("d", "n1"), Outcome::Confirmed),
+        (on_node("q", ActionKind::Quarantine, "n2", Change::Cordon), Outcome::Confirmed),
+        (scale_out("s", 3, 5), Outcome::Confirmed),
+    ] {
+        let done = world.carry_out(action).await;
+        assert_eq!(done.0, wanted, "{}", done.1);
+    }
 }
