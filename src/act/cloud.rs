@@ -12,35 +12,17 @@ mod gcp;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use super::cloud_settings::{AwsAutoscalingSettings, AzureVmssSettings, CloudSettings, GcpMigSettings};
 use super::http::ApiClient;
-use super::template::{Facts, TextTemplate};
+use super::template::Facts;
 use super::{Acceptance, ActError, Actuator, BuildError, Confirmation, Patience};
-use crate::model::{Millis, Timestamp};
+use crate::model::Timestamp;
 use crate::plan::{Action, Change};
-
-pub use aws::AwsAutoscalingSettings;
-pub use azure::AzureVmssSettings;
-pub use gcp::{GcpMigSettings, GcpPlace};
 
 pub(super) use aws::words as aws_words;
 
 /// No more of a cloud's answer is read.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
-
-/// What all clouds have in common.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CloudSettings {
-    /// Which group is meant: by default `{target.name}`.
-    pub group: TextTemplate,
-    /// How long one call may take.
-    pub timeout: Millis,
-    /// How often an action is tried in all.
-    pub attempts_max: u32,
-    /// How long to wait until the instances serve.
-    pub confirm_within: Millis,
-    /// Whether loopback addresses may be called, for tests and emulators.
-    pub allow_local: bool,
-}
 
 /// A group of instances, as its cloud sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]

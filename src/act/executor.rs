@@ -129,6 +129,9 @@ impl Executor {
             let taken = self.how_it_was_taken(action).await?;
             match self.actuators.get(&action.actuator) {
                 Some(actuator) => {
+                    if taken == Taken::Accepted {
+                        actuator.recall(&action.id);
+                    }
                     self.carry_on(&**actuator, action).await;
                     self.ask(&**actuator, action, taken).await
                 }

@@ -8,7 +8,9 @@ use std::sync::{Arc, Once};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+#[cfg(feature = "cloud")]
+use reqwest::header::HeaderMap;
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 
 use super::sign::read_secret;
@@ -19,6 +21,7 @@ use crate::model::{Millis, Timestamp};
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// Where a cloud's machines get their credentials. It is link-local, so only a client made for it may call it.
+#[cfg(feature = "cloud")]
 pub(super) const METADATA_SERVICE: &str = "http://169.254.169.254";
 
 /// No more of somebody else's words is kept.
@@ -28,6 +31,7 @@ const WORDS_CHARS_MAX: usize = 300;
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
+    #[cfg(feature = "cloud")]
     pub(super) headers: HeaderMap,
     /// Its beginning; the error where it broke off.
     body: Result<Vec<u8>, reqwest::Error>,
@@ -63,6 +67,7 @@ impl ApiClient {
     }
 
     /// A client for the machine's own metadata service.
+    #[cfg(feature = "cloud")]
     pub(super) fn for_metadata(name: &str, timeout: Millis) -> Result<ApiClient, BuildError> {
         let url = Url::parse(METADATA_SERVICE).expect("a constant of ours");
         ApiClient::to(name, url, timeout, false)
@@ -87,7 +92,7 @@ impl ApiClient {
             // Plain HTTP must work on a machine without any certificates.
             builder = builder.tls_certs_only([]);
         }
-        let client = builder.build().map_err(|error| wrong(words_of(error)))?;
+        let client = builder.build().map_err(|error| wrong(words_of(&error.without_url())))?;
         let target = format!("{name} ({})", url.host_str().unwrap_or("no host"));
         Ok(ApiClient { client, url, target, timeout })
     }
@@ -142,7 +147,14 @@ impl ApiClient {
         let retry_after =
             response.headers().get("retry-after").and_then(|text| read_retry_after(text.to_str().ok()?, now));
         let body = read_bounded(&mut response, bytes_max).await;
-        Ok(Answer { status: response.status(), headers: response.headers().clone(), body, retry_after, secrets })
+        Ok(Answer {
+            status: response.status(),
+            #[cfg(feature = "cloud")]
+            headers: response.headers().clone(),
+            body,
+            retry_after,
+            secrets,
+        })
     }
 
     /// The body of a 2xx answer. One that broke off may stand for anything.
@@ -195,10 +207,13 @@ impl ApiClient {
             }
             source = cause.source();
         }
-        match error.is_builder() {
-            true => self.refused(words_of(error)),
-            false if unsent => self.unavailable(words_of(error)),
-            false => self.unanswered(words_of(error)),
+        let is_builder = error.is_builder();
+        // An address may hold a secret.
+        let words = words_of(&error.without_url());
+        match is_builder {
+            true => self.refused(words),
+            false if unsent => self.unavailable(words),
+            false => self.unanswered(words),
         }
     }
 }
@@ -234,15 +249,17 @@ pub(crate) fn cut(words: &str, chars_max: usize) -> String {
     clean.take(chars_max).collect::<String>().trim_end().to_owned()
 }
 
-/// What the library says, with its causes, without the address: it may hold a secret.
-fn words_of(error: reqwest::Error) -> String {
-    let error = error.without_url();
+/// What an error says, with its causes.
+pub(super) fn words_of(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        words.push_str(": ");
-        words.push_str(&cause.to_string());
-        source = cause.source();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !words.contains(&said) {
+            words.push_str(": ");
+            words.push_str(&said);
+        }
+        cause = error.source();
     }
     cut(&words, WORDS_CHARS_MAX)
 }

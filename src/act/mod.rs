@@ -20,20 +20,28 @@ use crate::plan::{Action, Capacity, Outcome};
 
 mod auth;
 mod callbacks;
+#[cfg(feature = "cloud")]
 mod cloud;
+mod cloud_settings;
 mod dry_run;
 mod executor;
 mod http;
 mod kubernetes;
 mod request;
 mod sign;
+#[cfg(feature = "cloud")]
 mod sigv4;
 mod template;
 mod webhook;
 
-pub use auth::{AuthSettings, AwsCredentials, AzureCredentials, GcpCredentials};
+pub use auth::AuthSettings;
 pub use callbacks::{CallbackBody, CallbackHeaders, CallbackState, Callbacks};
-pub use cloud::{AwsAutoscalingSettings, AzureVmssSettings, CloudActuator, CloudSettings, GcpMigSettings, GcpPlace};
+#[cfg(feature = "cloud")]
+pub use cloud::CloudActuator;
+pub use cloud_settings::{
+    AwsAutoscalingSettings, AwsCredentials, AzureCredentials, AzureVmssSettings, CloudAuth, CloudSettings,
+    GcpCredentials, GcpMigSettings, GcpPlace,
+};
 pub use dry_run::DryRunActuator;
 pub use executor::{CarriedOut, Done, Executor};
 pub use kubernetes::{Fence, KubernetesActuator, KubernetesSettings, Leadership, LeaseSettings, Naming, Wanted};
@@ -45,6 +53,9 @@ pub use webhook::{ACTION_SCHEMA, WebhookActuator, WebhookBody, WebhookTarget, We
 pub(crate) use executor::wait_before_retry;
 pub(crate) use http::{ApiClient, cut};
 pub(crate) use kubernetes::is_dns_label;
+
+/// What is said of clouds in a build that knows none.
+pub(crate) const WITHOUT_CLOUDS: &str = "this forestall was built without the feature `cloud`";
 
 /// A configured actuator.
 #[derive(Debug, Clone, PartialEq)]
@@ -237,6 +248,9 @@ pub trait Actuator: std::fmt::Debug + Send + Sync {
     /// Asks whether the action has taken effect.
     fn confirm<'a>(&'a self, action: &'a Action, now: Timestamp) -> BoxFuture<'a, Result<Confirmation, ActError>>;
 
+    /// The journal says that an attempt at this action was taken, by this process or an earlier one.
+    fn recall(&self, _action_id: &str) {}
+
     /// Goes on with what takes more calls than one and has begun, such as emptying a node: called each pass until there is
     /// an outcome, after a restart too. What never began must not begin here.
     fn carry_on<'a>(&'a self, _action: &'a Action, _now: Timestamp) -> BoxFuture<'a, Result<(), ActError>> {
@@ -280,9 +294,16 @@ pub fn build(
             ActuatorKind::Webhook(webhook) => Arc::new(WebhookActuator::new(&one.name, webhook, callbacks)?),
             ActuatorKind::Kubernetes(kubernetes) => Arc::new(KubernetesActuator::new(&one.name, kubernetes)),
             ActuatorKind::Http(http) => Arc::new(HttpActuator::new(&one.name, http)?),
+            #[cfg(feature = "cloud")]
             ActuatorKind::AwsAutoscaling(aws) => Arc::new(CloudActuator::aws(&one.name, aws)?),
+            #[cfg(feature = "cloud")]
             ActuatorKind::GcpMig(gcp) => Arc::new(CloudActuator::gcp(&one.name, gcp)?),
+            #[cfg(feature = "cloud")]
             ActuatorKind::AzureVmss(azure) => Arc::new(CloudActuator::azure(&one.name, azure)?),
+            #[cfg(not(feature = "cloud"))]
+            ActuatorKind::AwsAutoscaling(_) | ActuatorKind::GcpMig(_) | ActuatorKind::AzureVmss(_) => {
+                return Err(BuildError { name: one.name.clone(), reason: WITHOUT_CLOUDS.to_owned() });
+            }
             ActuatorKind::DryRun => Arc::new(DryRunActuator),
         };
         if actuators.insert(one.name.clone(), actuator).is_some() {

@@ -180,10 +180,13 @@ impl Record for Lines {
 
 /// Carries out actions against one webhook and gives what came of them, with the lines written.
 async fn carry_out(settings: &WebhookSettings, actions: Vec<Action>) -> (CarriedOut, Vec<String>) {
-    let actuators = build(&[
-        ActuatorSettings { name: "hook".to_owned(), kind: ActuatorKind::Webhook(settings.clone()) },
-        ActuatorSettings { name: "paper".to_owned(), kind: ActuatorKind::DryRun },
-    ], &Callbacks::default());
+    let actuators = build(
+        &[
+            ActuatorSettings { name: "hook".to_owned(), kind: ActuatorKind::Webhook(settings.clone()) },
+            ActuatorSettings { name: "paper".to_owned(), kind: ActuatorKind::DryRun },
+        ],
+        &Callbacks::default(),
+    );
     carry_out_with(actuators.expect("the settings of the test are right"), Lines::default(), actions).await
 }
 
@@ -354,7 +357,8 @@ async fn asks_for_the_status_once_a_pass_until_it_is_settled() {
         let kind = ActuatorKind::Webhook(WebhookSettings { status_url, ..settings(&server.address, Vec::new()) });
         let lines = Arc::new(Lines::default());
         let executor = Executor {
-            actuators: build(&[ActuatorSettings { name: "hook".to_owned(), kind }], &Callbacks::default()).expect("right settings"),
+            actuators: build(&[ActuatorSettings { name: "hook".to_owned(), kind }], &Callbacks::default())
+                .expect("right settings"),
             record: lines.clone(),
             clock: Clock::simulated(NOW),
             fence: None,
@@ -455,7 +459,8 @@ async fn acts_on_nothing_that_cannot_be_written_down() {
     for (full_after, calls, done) in [(0, 0, 0), (1, 1, 0), (2, 1, 0), (3, 1, 1), (4, 2, 1)] {
         let server = Server::start(&[Reply::Status(200, "")]).await;
         let kind = ActuatorKind::Webhook(settings(&server.address, Vec::new()));
-        let actuators = build(&[ActuatorSettings { name: "hook".to_owned(), kind }], &Callbacks::default()).expect("right settings");
+        let actuators = build(&[ActuatorSettings { name: "hook".to_owned(), kind }], &Callbacks::default())
+            .expect("right settings");
         let lines = Lines { full_after: Some(full_after), ..Lines::default() };
         let (carried, _) = carry_out_with(actuators, lines, vec![action("a"), action("b")]).await;
         assert_eq!((server.got().len(), carried.done.len()), (calls, done), "full after {full_after}");
@@ -502,7 +507,8 @@ async fn recovery_asks_and_sends_nothing_again() {
     let status_url = Some(format!("{}/status/{{id}}", server.address));
     let kind = ActuatorKind::Webhook(WebhookSettings { status_url, ..settings(&server.address, Vec::new()) });
     let mut executor = Executor {
-        actuators: build(&[ActuatorSettings { name: "hook".to_owned(), kind }], &Callbacks::default()).expect("right settings"),
+        actuators: build(&[ActuatorSettings { name: "hook".to_owned(), kind }], &Callbacks::default())
+            .expect("right settings"),
         record: Arc::new(Lines::default()),
         clock: Clock::simulated(NOW),
         fence: None,
@@ -528,7 +534,8 @@ fn waits_double_and_are_bounded() {
 #[tokio::test]
 async fn retry_after_reaches_the_executor() {
     let server = Server::start(&[Reply::Header(429, "retry-after", "7")]).await;
-    let hook = WebhookActuator::new("hook", &settings(&server.address, Vec::new()), &Callbacks::default()).expect("right settings");
+    let hook = WebhookActuator::new("hook", &settings(&server.address, Vec::new()), &Callbacks::default())
+        .expect("right settings");
     let error = hook.apply(&action("a"), 1, NOW).await.expect_err("429");
     assert_eq!(error.retry_after(), Some(Millis(7000)));
 }
@@ -547,7 +554,8 @@ async fn check_recovery(
     let attempts =
         (1..).zip(attempts).map(|(number, error)| Attempt { number, at: NOW, error: error.map(str::to_owned) });
     let executor = Executor {
-        actuators: build(&[ActuatorSettings { name: "hook".to_owned(), kind }], &Callbacks::default()).expect("right settings"),
+        actuators: build(&[ActuatorSettings { name: "hook".to_owned(), kind }], &Callbacks::default())
+            .expect("right settings"),
         record: Arc::new(Lines { attempts: Mutex::new(attempts.collect()), ..Lines::default() }),
         clock: Clock::simulated(NOW + after),
         fence: None,
@@ -607,7 +615,8 @@ async fn a_pause_holds_from_the_next_attempt_on_in_the_middle_of_a_plan() {
     ] {
         let server = Server::start(&[reply]).await;
         let kind = ActuatorKind::Webhook(settings(&server.address, Vec::new()));
-        let actuators = build(&[ActuatorSettings { name: "hook".to_owned(), kind }], &Callbacks::default()).expect("right settings");
+        let actuators = build(&[ActuatorSettings { name: "hook".to_owned(), kind }], &Callbacks::default())
+            .expect("right settings");
         let lines = Lines { paused_after: Some(paused_after), ..Lines::default() };
         let (carried, lines) = carry_out_with(actuators, lines, vec![action("a"), action("b")]).await;
         let got: Vec<Outcome> = carried.done.iter().map(|done| done.outcome).collect();

@@ -7,9 +7,9 @@ use reqwest::{Method, Url};
 use serde_json::{Map, Number, Value};
 
 use crate::act::{
-    ActuatorKind, AuthSettings, AwsAutoscalingSettings, AwsCredentials, AzureCredentials, AzureVmssSettings,
+    ActuatorKind, AuthSettings, AwsAutoscalingSettings, AwsCredentials, AzureCredentials, AzureVmssSettings, CloudAuth,
     CloudSettings, ConfirmSettings, GcpCredentials, GcpMigSettings, GcpPlace, HeaderText, HttpSettings, StatusExpr,
-    TextTemplate, UrlTemplate, WebhookSettings, placeholder,
+    TextTemplate, UrlTemplate, WITHOUT_CLOUDS, WebhookSettings, placeholder,
 };
 use crate::model::Millis;
 use crate::plan::ActionKind;
@@ -24,6 +24,10 @@ use super::tree::{Kind, Node, Place};
 /// The kinds of actuators that there are.
 pub(super) const ACTUATOR_KINDS: [&str; 7] =
     ["kubernetes", "webhook", "http", "aws_autoscaling", "gcp_mig", "azure_vmss", "dry_run"];
+/// Those of them that are of clouds.
+const CLOUD_KINDS: [&str; 3] = ["aws_autoscaling", "gcp_mig", "azure_vmss"];
+/// Ways to show who we are to clouds.
+const CLOUD_WAYS: [&str; 3] = ["aws_sigv4", "gcp", "azure"];
 /// Headers that say who sends a request, or that are not the user's to set.
 const HEADERS_NOT_FREE: [&str; 9] = [
     "authorization",
@@ -49,6 +53,9 @@ pub(super) fn read_kind(
     at: Place,
     node: &Node,
 ) -> Option<ActuatorKind> {
+    if CLOUD_KINDS.contains(&kind) {
+        check_clouds(report, at, kind);
+    }
     match kind {
         "kubernetes" => read_kubernetes(report, files, node).map(ActuatorKind::Kubernetes),
         "webhook" => read_webhook(report, files, node).map(ActuatorKind::Webhook),
@@ -62,6 +69,14 @@ pub(super) fn read_kind(
             report.error(at, "config/unknown-value", format!("there is no actuator kind `{other}`"), help);
             None
         }
+    }
+}
+
+/// Refuses what is of clouds in a build that knows none.
+fn check_clouds(report: &mut Report, at: Place, word: &str) {
+    if !cfg!(feature = "cloud") {
+        let help = "use a build with it, as the default one is";
+        report.error(at, "config/not-built", format!("`{word}`: {WITHOUT_CLOUDS}"), help);
     }
 }
 
@@ -364,6 +379,9 @@ fn read_auth(report: &mut Report, files: Files<'_>, node: &Node, local: Local) -
     const WAYS: [&str; 7] = ["none", "basic", "bearer", "oauth2", "aws_sigv4", "gcp", "azure"];
     let way = one_way(report, node, "a way to show who we are", &WAYS)?;
     let what = format!("`{}`", way.0);
+    if CLOUD_WAYS.contains(&way.0) {
+        check_clouds(report, way.1, way.0);
+    }
     match way.0 {
         "basic" => {
             let fields = settings_of(report, way, &["username", "password_file"])?;
@@ -389,19 +407,23 @@ fn read_auth(report: &mut Report, files: Files<'_>, node: &Node, local: Local) -
             let region = read_region(report, fields, &what);
             let service = report.required(fields, &what, "service").and_then(|n| report.name(n, "a service"));
             let credentials = read_aws_credentials(report, files, fields, &what, region.as_deref(), local);
-            Some(AuthSettings::AwsSigv4 { region: region?, service: service?, credentials: credentials? })
+            Some(AuthSettings::Cloud(CloudAuth::AwsSigv4 {
+                region: region?,
+                service: service?,
+                credentials: credentials?,
+            }))
         }
         "gcp" => {
             let fields = settings_of(report, way, &["credentials", "scopes"])?;
             let scopes = report.required(fields, &what, "scopes").map(|n| report.texts(n, "a scope"));
             let credentials = read_gcp_credentials(report, files, fields, &what);
-            Some(AuthSettings::Gcp { credentials: credentials?, scopes: scopes? })
+            Some(AuthSettings::Cloud(CloudAuth::Gcp { credentials: credentials?, scopes: scopes? }))
         }
         "azure" => {
             let fields = settings_of(report, way, &["credentials", "scope"])?;
             let scope = text_of(report, fields, &what, "scope");
             let credentials = read_azure_credentials(report, files, fields, &what, local);
-            Some(AuthSettings::Azure { credentials: credentials?, scope: scope? })
+            Some(AuthSettings::Cloud(CloudAuth::Azure { credentials: credentials?, scope: scope? }))
         }
         _ => Some(AuthSettings::None),
     }

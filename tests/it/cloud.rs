@@ -144,6 +144,7 @@ fn the_examples_of_the_documentation_are_right() {
         // There is no rule beside it.
         let others: Vec<_> = warnings.iter().filter(|warning| warning.code != "rule/none").collect();
         assert!(others.is_empty(), "{others:?}");
-        forestall::act::build(&settings.actuators, &forestall::act::Callbacks::default()).unwrap_or_else(|error| panic!("{error}"));
+        forestall::act::build(&settings.actuators, &forestall::act::Callbacks::default())
+            .unwrap_or_else(|error| panic!("{error}"));
     }
 }

@@ -3,6 +3,7 @@
 mod api;
 mod backtest;
 mod cli;
+#[cfg(feature = "cloud")]
 mod cloud;
 mod config;
 mod controls;

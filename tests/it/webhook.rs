@@ -196,7 +196,8 @@ async fn receive(
 async fn deliver(world: &World, settings: &WebhookSettings, journal: &Arc<Journal>, id: &str) -> (Outcome, bool) {
     let process = |clock: Clock| {
         let kind = ActuatorKind::Webhook(settings.clone());
-        let actuators = build(&[ActuatorSettings { name: "hook".to_owned(), kind }], &Callbacks::default()).expect("right settings");
+        let actuators = build(&[ActuatorSettings { name: "hook".to_owned(), kind }], &Callbacks::default())
+            .expect("right settings");
         Executor { actuators, record: journal.clone(), clock, fence: None }
     };
     let kill = Arc::new(Notify::new());
@@ -523,7 +524,8 @@ async fn tell(served: &Served, id: &str, body: &Value, key: &str, at: Timestamp)
 
 async fn settled(served: &Served, id: &str) -> Value {
     let decisions = served.data("/api/v1/forestall/decisions").await;
-    let actions = decisions["decisions"].as_array().expect("a list").iter().flat_map(|d| d["actions"].as_array()).flatten();
+    let actions =
+        decisions["decisions"].as_array().expect("a list").iter().flat_map(|d| d["actions"].as_array()).flatten();
     actions.clone().find(|action| action["id"] == id).expect("it was decided")["outcome"].clone()
 }
 
@@ -563,7 +565,14 @@ async fn nobody_without_the_key_says_what_has_become_of_an_action() {
         ("another state", &id, &json!({"state": "perhaps"}), CALLBACK_KEY, now, StatusCode::BAD_REQUEST),
         ("an unknown field", &id, &json!({"state": "done", "id": "x"}), CALLBACK_KEY, now, StatusCode::BAD_REQUEST),
         ("nothing", &id, &json!({}), CALLBACK_KEY, now, StatusCode::BAD_REQUEST),
-        ("too much", &id, &json!({"state": "done", "reason": "x".repeat(20_000)}), CALLBACK_KEY, now, StatusCode::BAD_REQUEST),
+        (
+            "too much",
+            &id,
+            &json!({"state": "done", "reason": "x".repeat(20_000)}),
+            CALLBACK_KEY,
+            now,
+            StatusCode::BAD_REQUEST,
+        ),
     ] {
         let (status, answer) = tell(&served, id, body, key, at).await;
         assert_eq!(status, wanted, "{what}: {answer}");
@@ -573,7 +582,8 @@ async fn nobody_without_the_key_says_what_has_become_of_an_action() {
     assert_eq!(unsigned.0, StatusCode::UNAUTHORIZED, "{}", unsigned.1);
     // What forestall itself has signed is no word of the receiver's.
     let sent = target.first("/actions").await;
-    let mut copied = http().post(served.url(&format!("/api/v1/forestall/actions/{id}/outcome"))).body(sent.body.clone());
+    let mut copied =
+        http().post(served.url(&format!("/api/v1/forestall/actions/{id}/outcome"))).body(sent.body.clone());
     for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
         copied = copied.header(name, sent.header(name));
     }

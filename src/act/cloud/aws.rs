@@ -3,9 +3,10 @@
 use reqwest::{Method, Url};
 use roxmltree::{Document, Node};
 
-use super::super::auth::{AuthSettings, Authenticator, AwsCredentials, Outgoing};
+use super::super::auth::{AuthSettings, Authenticator, Outgoing};
+use super::super::cloud_settings::{AwsAutoscalingSettings, CloudAuth};
 use super::super::http::ApiClient;
-use super::{ANSWER_BYTES_MAX, ActError, BuildError, CloudSettings, Group};
+use super::{ANSWER_BYTES_MAX, ActError, BuildError, Group};
 use crate::model::Timestamp;
 
 const VERSION: &str = "2011-01-01";
@@ -25,19 +26,6 @@ const TRANSIENT: [&str; 8] = [
 /// Errors of credentials that have run out since they were given.
 const WORN_OUT: [&str; 3] = ["ExpiredToken", "ExpiredTokenException", "RequestExpired"];
 
-/// Which groups, and who we are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AwsAutoscalingSettings {
-    /// What all clouds have in common.
-    pub common: CloudSettings,
-    /// The region: `eu-west-1`.
-    pub region: String,
-    /// Where the API is; the region's own where absent.
-    pub endpoint: Option<String>,
-    /// Who we are.
-    pub credentials: AwsCredentials,
-}
-
 #[derive(Debug)]
 pub(super) struct Aws {
     pub(super) api: ApiClient,
@@ -52,7 +40,11 @@ impl Aws {
         let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
         let url = endpoint.clone().unwrap_or_else(|| format!("https://autoscaling.{region}.{domain}/"));
         let service = "autoscaling".to_owned();
-        let auth = AuthSettings::AwsSigv4 { region: region.clone(), service, credentials: credentials.clone() };
+        let auth = AuthSettings::Cloud(CloudAuth::AwsSigv4 {
+            region: region.clone(),
+            service,
+            credentials: credentials.clone(),
+        });
         Ok(Aws {
             api: ApiClient::new(name, &url, common.timeout, common.allow_local)?,
             auth: Authenticator::new(name, auth, common.timeout, common.allow_local)?,

@@ -4,33 +4,15 @@ use reqwest::header::{HeaderValue, IF_MATCH};
 use reqwest::{Method, StatusCode, Url};
 use serde_json::{Value, json};
 
-use super::super::auth::{AuthSettings, Authenticator, AzureCredentials, Outgoing};
+use super::super::auth::{AuthSettings, Authenticator, Outgoing};
+use super::super::cloud_settings::{AzureVmssSettings, CloudAuth};
 use super::super::http::ApiClient;
-use super::{ANSWER_BYTES_MAX, ActError, BuildError, CloudSettings, Group, count};
+use super::{ANSWER_BYTES_MAX, ActError, BuildError, Group, count};
 use crate::act::template::percent_encode;
 use crate::model::Timestamp;
 
 const ENDPOINT: &str = "https://management.azure.com";
 const API_VERSION: &str = "2024-07-01";
-
-/// Which scale sets, and who we are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AzureVmssSettings {
-    /// What all clouds have in common.
-    pub common: CloudSettings,
-    /// The subscription.
-    pub subscription_id: String,
-    /// The resource group.
-    pub resource_group: String,
-    /// A scale set is never made smaller than this: Azure knows no bound of its own.
-    pub min_size: u32,
-    /// A scale set is never made larger than this.
-    pub max_size: u32,
-    /// Where the API is; Azure's public one where absent.
-    pub endpoint: Option<String>,
-    /// Who we are.
-    pub credentials: AzureCredentials,
-}
 
 #[derive(Debug)]
 pub(super) struct Azure {
@@ -46,7 +28,10 @@ impl Azure {
     pub(super) fn new(name: &str, settings: &AzureVmssSettings) -> Result<Azure, BuildError> {
         let AzureVmssSettings { common, subscription_id, resource_group, endpoint, credentials, .. } = settings;
         let endpoint = endpoint.as_deref().unwrap_or(ENDPOINT).trim_end_matches('/');
-        let auth = AuthSettings::Azure { credentials: credentials.clone(), scope: format!("{endpoint}/.default") };
+        let auth = AuthSettings::Cloud(CloudAuth::Azure {
+            credentials: credentials.clone(),
+            scope: format!("{endpoint}/.default"),
+        });
         Ok(Azure {
             api: ApiClient::new(name, endpoint, common.timeout, common.allow_local)?,
             auth: Authenticator::new(name, auth, common.timeout, common.allow_local)?,

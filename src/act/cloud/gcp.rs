@@ -4,43 +4,16 @@ use reqwest::{Method, Url};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::super::auth::{AuthSettings, Authenticator, GcpCredentials, Outgoing};
+use super::super::auth::{AuthSettings, Authenticator, Outgoing};
+use super::super::cloud_settings::{CloudAuth, GcpMigSettings, GcpPlace};
 use super::super::http::{Answer, ApiClient};
-use super::{ANSWER_BYTES_MAX, ActError, BuildError, CloudSettings, Group, count};
+use super::{ANSWER_BYTES_MAX, ActError, BuildError, Group, count};
 use crate::act::template::percent_encode;
 use crate::model::{Timestamp, hex};
 
 const ENDPOINT: &str = "https://compute.googleapis.com";
 /// What a token is for: the least that may resize.
 const SCOPE: &str = "https://www.googleapis.com/auth/compute";
-
-/// Which groups, and who we are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GcpMigSettings {
-    /// What all clouds have in common.
-    pub common: CloudSettings,
-    /// The project.
-    pub project: String,
-    /// Where in it the groups are.
-    pub place: GcpPlace,
-    /// A group is never made smaller than this: Google knows no bound of its own.
-    pub min_size: u32,
-    /// A group is never made larger than this.
-    pub max_size: u32,
-    /// Where the API is; Google's own where absent.
-    pub endpoint: Option<String>,
-    /// Who we are.
-    pub credentials: GcpCredentials,
-}
-
-/// Where groups are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GcpPlace {
-    /// In one zone: `europe-west1-b`.
-    Zone(String),
-    /// In all zones of a region: `europe-west1`.
-    Region(String),
-}
 
 #[derive(Debug)]
 pub(super) struct Gcp {
@@ -60,7 +33,8 @@ impl Gcp {
             GcpPlace::Zone(zone) => format!("zones/{}", percent_encode(zone)),
             GcpPlace::Region(region) => format!("regions/{}", percent_encode(region)),
         };
-        let auth = AuthSettings::Gcp { credentials: credentials.clone(), scopes: vec![SCOPE.to_owned()] };
+        let auth =
+            AuthSettings::Cloud(CloudAuth::Gcp { credentials: credentials.clone(), scopes: vec![SCOPE.to_owned()] });
         Ok(Gcp {
             api: ApiClient::new(name, endpoint, common.timeout, common.allow_local)?,
             auth: Authenticator::new(name, auth, common.timeout, common.allow_local)?,

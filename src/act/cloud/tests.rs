@@ -6,9 +6,11 @@ use proptest::prelude::*;
 use ring::signature::{KeyPair, RSA_PKCS1_2048_8192_SHA256, RsaKeyPair, UnparsedPublicKey};
 use serde_json::{Value, json};
 
-use super::super::auth::{AwsCredentials, AzureCredentials, GcpCredentials};
+use super::super::cloud_settings::{AwsCredentials, AzureCredentials, GcpCredentials, GcpPlace};
 use super::super::tests::{Got, NOW, Reply, Server, action};
 use super::*;
+use crate::act::TextTemplate;
+use crate::model::Millis;
 use crate::plan::ActionKind;
 
 /// A key of a service account that nobody has.

@@ -11,6 +11,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 
+use super::super::http::words_of;
 use super::super::{ActError, cut};
 use super::KubernetesSettings;
 use super::lease::Fence;
@@ -404,21 +405,6 @@ fn broken(error: &kube::Error) -> Fault {
         cause = error.source();
     }
     Fault::Unanswered(words_of(error))
-}
-
-/// What an error says, with its causes.
-fn words_of(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !words.contains(&said) {
-            words.push_str(": ");
-            words.push_str(&said);
-        }
-        cause = error.source();
-    }
-    cut(&words, WORDS_CHARS_MAX)
 }
 
 /// The text at a place of an object; empty where there is none.

@@ -101,6 +101,8 @@ pub(super) async fn confirm(
 ) -> Result<Confirmation, Fault> {
     match progress(task, from_nodes).await? {
         Progress::Begun => {}
+        // Whether any of its pods was evicted before this process began nobody can tell.
+        Progress::Never if task.action.target.component.kind != "node" => return Ok(Confirmation::CannotAsk),
         Progress::Never => return Ok(Confirmation::NeverHeard),
         Progress::CalledOff(node) => {
             return Ok(Confirmation::Failed(format!(
@@ -129,7 +131,7 @@ enum Progress {
     CalledOff(String),
 }
 
-/// Of a node its mark tells, also after a restart; of a workload only this process knows.
+/// Of a node its mark tells, also after a restart; of a workload the journal.
 async fn progress(task: &Task<'_>, from_nodes: &[String]) -> Result<Progress, Fault> {
     if task.action.target.component.kind != "node" {
         return Ok(if task.applied { Progress::Begun } else { Progress::Never });

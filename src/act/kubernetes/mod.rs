@@ -134,7 +134,7 @@ struct Task<'a> {
     /// Counting from 1; 0 while only looking.
     attempt: u32,
     now: Timestamp,
-    /// Whether an attempt of this process has brought the change about.
+    /// Whether an attempt was taken, as far as this process or the journal knows.
     applied: bool,
 }
 
@@ -297,6 +297,10 @@ impl Actuator for KubernetesActuator {
 
     fn confirm<'a>(&'a self, action: &'a Action, now: Timestamp) -> BoxFuture<'a, Result<Confirmation, ActError>> {
         self.look(action, now).boxed()
+    }
+
+    fn recall(&self, action_id: &str) {
+        remember(&mut self.memory.lock().applied, action_id);
     }
 
     fn carry_on<'a>(&'a self, action: &'a Action, now: Timestamp) -> BoxFuture<'a, Result<(), ActError>> {

@@ -48,7 +48,9 @@ async fn an_action_is_told_beside_the_object_and_fails_nothing() {
     let world = World::start().await;
     world.carry_out(scale_out("a", 3, 4)).await;
     let mut events = world.server.rules().paths("events");
-    events.retain(|path| world.server.get(path)["reportingController"] == "forestall");
+    events.retain(|path| {
+        path.contains("/namespaces/shop/") && world.server.get(path)["reportingController"] == "forestall"
+    });
     assert_eq!(events.len(), 1);
     let event = world.server.get(&events[0]);
     assert_eq!(event["regarding"]["name"], "api");
@@ -292,8 +294,7 @@ async fn a_resize_that_somebody_would_undo_is_refused() {
     let world = World::start().await;
     world.autoscale(json!(2), 6);
     world.server.rules().change(HPA, |hpa| {
-        hpa["spec"]["metrics"] =
-            json!([{ "type": "Resource", "resource":
+        hpa["spec"]["metrics"] = json!([{ "type": "Resource", "resource":
                 { "name": "cpu", "target": { "type": "Utilization", "averageUtilization": 80 } } }]);
     });
     check(&world.carry_out(resize_cpu("a", 0.5, 0.75)).await, Outcome::Failed, "scale it out instead");
@@ -483,6 +484,28 @@ async fn a_workloads_pods_leave_the_named_nodes_and_nobody_elses() {
     assert!(writes(&world).iter().all(|right| right == EVICT), "no node is closed for one workload");
     assert_eq!(world.pods("batch"), others);
     assert_eq!(writes(&world).len(), 1, "the pods of one node");
+}
+
+#[tokio::test]
+async fn the_move_of_a_workload_goes_on_after_a_kill_where_the_journal_has_it() {
+    let mut world = World::start().await;
+    world.budget("api", 3);
+    let nodes = vec!["n1".to_owned(), "n2".to_owned(), "n3".to_owned()];
+    let leave = action("m", ActionKind::Migrate, Change::Move { from_nodes: nodes });
+    if let Some(rules) = world.server.rules().fake() {
+        rules.created_at = "2027-01-01T00:00:00Z".to_owned();
+    }
+    assert_eq!(world.begin(leave.clone()).await, None, "the budget is closed");
+    world.restart();
+    world.server.rules().remove(PDB);
+    check(&world.follow(&leave).await, Outcome::Confirmed, "");
+    assert_eq!(writes(&world), [EVICT; 3], "each of its pods once");
+    // Of one whose attempt the journal does not have nobody can tell, and it does not begin now.
+    let world = World::start().await;
+    let leave = at(&world, leave, "n");
+    forestall::act::Record::intent(&*world.journal, &leave, world.clock.now()).expect("the journal can be written");
+    check(&world.follow(&leave).await, Outcome::Unknown, "nobody knows");
+    assert_eq!(writes(&world).len(), 0);
 }
 
 /// The same action under another id, decided now.

@@ -251,7 +251,8 @@ impl Plane {
 
     /// The status of a node moves, as with a heartbeat.
     pub(super) fn heartbeat(path: &str, count: u64) -> (String, Value) {
-        let beat = json!({ "type": "Ready", "status": "True", "reason": "KubeletReady", "message": format!("beat {count}") });
+        let beat =
+            json!({ "type": "Ready", "status": "True", "reason": "KubeletReady", "message": format!("beat {count}") });
         (format!("{path}/status"), json!({ "status": { "conditions": [beat] } }))
     }
 
@@ -309,7 +310,8 @@ impl Plane {
         }
         for hpa in self.all("horizontalpodautoscalers") {
             let name = text(&hpa, "/spec/scaleTargetRef/name").to_owned();
-            let replicas = deployments.iter().find(|d| text(d, "/metadata/name") == name).map(|d| number(d, "/spec/replicas", 1));
+            let replicas =
+                deployments.iter().find(|d| text(d, "/metadata/name") == name).map(|d| number(d, "/spec/replicas", 1));
             let (min, max) = (number(&hpa, "/spec/minReplicas", 1), number(&hpa, "/spec/maxReplicas", 1));
             if replicas.is_some_and(|now| now > 0 && !(min..=max).contains(&now)) {
                 return Some(format!("the autoscaler of {name}"));
@@ -327,7 +329,8 @@ impl Plane {
             list(node, "/spec/taints").iter().any(|taint| text(taint, "/key") == "node.kubernetes.io/unschedulable")
         };
         let nodes = self.all("nodes");
-        let wrong = nodes.iter().find(|node| tainted(node) != (node.pointer("/spec/unschedulable") == Some(&json!(true))));
+        let wrong =
+            nodes.iter().find(|node| tainted(node) != (node.pointer("/spec/unschedulable") == Some(&json!(true))));
         wrong.map(|node| format!("node {}", text(node, "/metadata/name")))
     }
 
@@ -350,7 +353,8 @@ fn unsettled_workload(workload: &Value, pods: &[Value]) -> Option<String> {
     let seen = number(workload, "/status/observedGeneration", 0) >= number(workload, "/metadata/generation", 0);
     let in_order = text(workload, "/spec/podManagementPolicy") == "OrderedReady" && there > ready;
     let complete = there == wanted || (failed && there < wanted) || in_order;
-    let counted = number(workload, "/status/readyReplicas", 0) == ready && number(workload, "/status/replicas", 0) == there;
+    let counted =
+        number(workload, "/status/readyReplicas", 0) == ready && number(workload, "/status/replicas", 0) == there;
     (!seen || !complete || !counted || own.len() as u64 != there)
         .then(|| format!("{name}: {there} of {wanted} pods, {ready} ready: {}", workload["status"]))
 }
@@ -361,14 +365,20 @@ fn number(object: &Value, pointer: &str, default: u64) -> u64 {
 
 fn is_of(pod: &Value, namespace: &str, labels: &Value) -> bool {
     text(pod, "/metadata/namespace") == namespace
-        && labels.as_object().into_iter().flatten().all(|(key, value)| pod["metadata"]["labels"].get(key) == Some(value))
+        && labels
+            .as_object()
+            .into_iter()
+            .flatten()
+            .all(|(key, value)| pod["metadata"]["labels"].get(key) == Some(value))
 }
 
 fn healthy(pods: &[Value], namespace: &str, labels: &Value) -> u64 {
     let up = |pod: &&Value| {
         is_of(pod, namespace, labels)
             && text(pod, "/metadata/deletionTimestamp").is_empty()
-            && list(pod, "/status/conditions").iter().any(|c| text(c, "/type") == "Ready" && text(c, "/status") == "True")
+            && list(pod, "/status/conditions")
+                .iter()
+                .any(|c| text(c, "/type") == "Ready" && text(c, "/status") == "True")
     };
     pods.iter().filter(up).count() as u64
 }

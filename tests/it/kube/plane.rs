@@ -30,8 +30,8 @@ const MERGE: &str = "application/merge-patch+json";
 
 /// What stands before the point of a P-256 key in a `SubjectPublicKeyInfo` (RFC 5480).
 const P256_PUBLIC_KEY_HEAD: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03,
-    0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
+    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
 static PLANE: LazyLock<Option<Plane>> = LazyLock::new(|| {
@@ -162,8 +162,13 @@ impl Plane {
         ];
         let start = |name: &str, args: &[String]| spawn(assets, &folder, name, args);
         let mut programs = vec![start("etcd", &store), start("kube-apiserver", &server)];
-        let mut plane =
-            Plane { runtime, client, base: format!("https://127.0.0.1:{api}"), folder: folder.clone(), _programs: vec![] };
+        let mut plane = Plane {
+            runtime,
+            client,
+            base: format!("https://127.0.0.1:{api}"),
+            folder: folder.clone(),
+            _programs: vec![],
+        };
         plane.until("the API server is ready", || plane.ask("GET", "/readyz", "", &Value::Null).code == 200);
         programs.push(start("kube-controller-manager", &controllers));
         programs.push(start("kube-scheduler", &scheduler));
@@ -245,7 +250,11 @@ impl Plane {
             found = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).collect();
             found.iter().any(|entry| entry["requestURI"] == mark.as_str())
         });
-        found.iter().filter(|entry| !entry["requestURI"].as_str().unwrap_or("").contains("mark=")).map(audited_of).collect()
+        found
+            .iter()
+            .filter(|entry| !entry["requestURI"].as_str().unwrap_or("").contains("mark="))
+            .map(audited_of)
+            .collect()
     }
 }
 
@@ -321,7 +330,8 @@ fn write_files(folder: &Path, port: u16) {
     let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).expect("a key can be made");
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.as_ref(), &random).expect("our own key");
     let public = [&P256_PUBLIC_KEY_HEAD[..], pair.public_key().as_ref()].concat();
-    let pem = |kind: &str, der: &[u8]| format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", BASE64.encode(der));
+    let pem =
+        |kind: &str, der: &[u8]| format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", BASE64.encode(der));
     write("accounts.pem", &pem("PRIVATE KEY", key.as_ref()));
     write("accounts.pub.pem", &pem("PUBLIC KEY", &public));
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use forestall::act::{KubernetesSettings, Leadership, LeaseSettings, Naming, Wanted};
 use forestall::model::Millis;
-use forestall::plan::{ActionKind, Change};
+use forestall::plan::{ActionKind, Change, Outcome};
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::json;
 
 use super::server::Trouble;
-use super::world::{API, World, action, deployment, drain, on_node, resize_cpu, scale_out, undo};
+use super::world::{API, HPA, World, action, deployment, drain, on_node, resize_cpu, scale_out, undo};
 
 /// What the roles of a file grant, as `verb resource`.
 fn granted(file: &str) -> BTreeSet<String> {
@@ -155,7 +155,9 @@ async fn the_room_of_a_cluster_is_what_nodes_have_less_what_pods_request() {
     assert_eq!(names, ["n1", "n2", "n3"]);
     let free = |at: usize| nodes[at].allocatable["cpu"] - nodes[at].used["cpu"];
     // Five pods of half a core are spread over three nodes; n3 is not ready.
-    assert!((free(0) + free(1) - (8.0 - 2.0)).abs() < 1e-9, "{} {}", free(0), free(1));
+    let pods = world.pods("api").into_iter().chain(world.pods("batch"));
+    let there = pods.filter(|pod| world.server.get(pod)["spec"]["nodeName"] != "n3").count();
+    assert!((free(0) + free(1) - (8.0 - there as f64 / 2.0)).abs() < 1e-9, "{} {}", free(0), free(1));
     assert!(free(2).abs() < 1e-9, "nothing is free on a node that is not ready: {}", free(2));
     assert!(capacity.pools["gpu"].is_empty());
     let api = capacity.workloads.iter().find(|workload| workload.component.to_string() == "deployment/shop/api");
@@ -177,4 +179,36 @@ async fn the_room_of_a_cluster_is_what_nodes_have_less_what_pods_request() {
     let error = actuator.measure(&wanted).await.expect_err("pods must be known");
     assert!(error.to_string().contains("list pods"), "{error}");
     assert_eq!(world.replicas(API), 3);
+}
+
+#[tokio::test]
+async fn the_policy_that_ships_bounds_what_may_be_changed_of_a_node_and_an_autoscaler() {
+    let world = World::start().await;
+    // Only a real API server knows the language of the policy.
+    let Some(plane) = world.server.plane() else { return };
+    world.autoscale(json!(2), 6);
+    plane.apply("admission-policy.yaml", &[]);
+    let patch = |path: &str, body: &serde_json::Value| {
+        plane.wait(plane.send("first", "PATCH", &format!("{path}?dryRun=All"), "application/merge-patch+json", body))
+    };
+    let node = "/api/v1/nodes/n1";
+    let labels = json!({ "metadata": { "labels": { "role": "other" } } });
+    plane.until("the policy is in force", || patch(node, &labels).code == 422);
+    for (path, body, words) in [
+        (node, labels, "changes no labels"),
+        (node, json!({ "spec": { "taints": [{ "key": "x", "effect": "NoExecute" }] } }), "only whether it is open"),
+        (HPA, json!({ "spec": { "maxReplicas": 100 } }), "only minReplicas"),
+    ] {
+        let answer = patch(path, &body);
+        assert!(answer.code == 422 && answer.body.to_string().contains(words), "{}: {}", answer.code, answer.body);
+    }
+    // What forestall does is within its bounds.
+    for (action, wanted) in [
+        (drain("d", "n1"), Outcome::Confirmed),
+        (on_node("q", ActionKind::Quarantine, "n2", Change::Cordon), Outcome::Confirmed),
+        (scale_out("s", 3, 5), Outcome::Confirmed),
+    ] {
+        let done = world.carry_out(action).await;
+        assert_eq!(done.0, wanted, "{}", done.1);
+    }
 }

@@ -221,6 +221,7 @@ impl Rules {
         let has_sub = parts.sub != "scale" || matches!(parts.plural.as_str(), "deployments" | "statefulsets");
         match self.objects.get(&parts.object()).filter(|_| has_sub).cloned() {
             Some(object) => answer(self, &object),
+            None if !has_sub => Answer::no(404, "the server could not find the requested resource"),
             None => Answer::no(404, &format!("{} \"{}\" not found", parts.resource(), parts.name)),
         }
     }

@@ -168,8 +168,13 @@ impl Server {
     fn check_audit_log(&self, writes: &[Entry]) {
         let inner = self.inner.lock();
         let Some(real) = inner.rules.real() else { return };
-        let logged: Vec<String> =
-            real.plane.audited(real.audit_from).into_iter().filter(plane::Audited::is_effect).map(|a| a.right).collect();
+        let logged: Vec<String> = real
+            .plane
+            .audited(real.audit_from)
+            .into_iter()
+            .filter(plane::Audited::is_effect)
+            .map(|a| a.right)
+            .collect();
         let ours: Vec<&String> = writes.iter().map(|entry| &entry.right).collect();
         assert_eq!(logged.iter().collect::<Vec<_>>(), ours, "the audit log");
     }

@@ -300,7 +300,12 @@ async fn a_service_is_scaled_out_by_one_write_and_given_back_by_one() {
     assert_eq!(patient.spec(API, "replicas"), json!(12), "never past the most of its rung");
     assert_eq!(patient.effects(), [SCALE]);
     patient.wait_for_giving_back().await;
-    assert_eq!((patient.spec(API, "replicas"), patient.effects()), (json!(6), vec![SCALE.to_owned(); 2]), "{}", patient.plan().await);
+    assert_eq!(
+        (patient.spec(API, "replicas"), patient.effects()),
+        (json!(6), vec![SCALE.to_owned(); 2]),
+        "{}",
+        patient.plan().await
+    );
     // What somebody else has set since stays.
     let Some(patient) = Patient::start(|_| {}).await else { return };
     patient.scale_out(9).await;
@@ -321,7 +326,12 @@ async fn of_an_autoscaler_only_the_least_is_raised_and_given_back_but_for_a_pers
     assert_eq!((patient.spec(HPA, "minReplicas"), patient.spec(HPA, "maxReplicas")), (json!(9), json!(9)));
     assert_eq!(patient.effects(), [MIN]);
     patient.wait_for_giving_back().await;
-    assert_eq!((patient.spec(HPA, "minReplicas"), patient.effects()), (json!(3), vec![MIN.to_owned(); 2]), "{}", patient.plan().await);
+    assert_eq!(
+        (patient.spec(HPA, "minReplicas"), patient.effects()),
+        (json!(3), vec![MIN.to_owned(); 2]),
+        "{}",
+        patient.plan().await
+    );
     let Some(patient) = Patient::start(put).await else { return };
     patient.scale_out(8).await;
     patient.plane.change(HPA, |hpa| hpa["spec"]["minReplicas"] = json!(5));
@@ -336,7 +346,11 @@ async fn pods_grow_in_place_and_none_starts_again() {
     let pods = || -> Vec<(String, Value)> {
         let all = whole.plane.all("pods");
         let own = all.iter().filter(|pod| text(pod, "/metadata/labels/app") == "api");
-        let mut own: Vec<_> = own.map(|pod| (text(pod, "/metadata/uid").to_owned(), pod["status"]["containerStatuses"][0]["restartCount"].clone())).collect();
+        let mut own: Vec<_> = own
+            .map(|pod| {
+                (text(pod, "/metadata/uid").to_owned(), pod["status"]["containerStatuses"][0]["restartCount"].clone())
+            })
+            .collect();
         own.sort_by(|a, b| a.0.cmp(&b.0));
         own
     };
@@ -364,7 +378,8 @@ async fn a_node_is_closed_then_emptied_within_the_budget_also_over_a_kill() {
     let pod = whole.plane.all("pods").into_iter().find(|pod| text(pod, "/metadata/labels/app") == "api");
     let name = text(&pod.expect("it has pods"), "/spec/nodeName").to_owned();
     whole.predict("p", machine(&name), json!({})).await;
-    eventually("the first pod is evicted", SOON, async || whole.effects().contains(&EVICT.to_owned()).then_some(())).await;
+    eventually("the first pod is evicted", SOON, async || whole.effects().contains(&EVICT.to_owned()).then_some(()))
+        .await;
     whole.forestall.kill();
     whole.forestall.start_again().await;
     ready(&whole.forestall).await;

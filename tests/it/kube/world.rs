@@ -120,6 +120,9 @@ impl World {
         let mut spec = json!({
             "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "api" },
             "minReplicas": min, "maxReplicas": max,
+            // Without a word it would be the share of the requested cpu.
+            "metrics": [{ "type": "Resource", "resource":
+                { "name": "memory", "target": { "type": "AverageValue", "averageValue": "1Gi" } } }],
         });
         if spec["minReplicas"].is_null() {
             spec.as_object_mut().expect("an object").remove("minReplicas");
