@@ -261,7 +261,9 @@ impl Store {
         mut visit: impl FnMut(&Labels, &[Sample]) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut samples = Vec::new();
-        for series in self.index.read().select(matchers) {
+        // The index is free again while the samples are looked at.
+        let found = self.index.read().select(matchers);
+        for series in found {
             samples.clear();
             series.chunks.lock().read(from, to, &mut samples);
             if !samples.is_empty() {
@@ -283,7 +285,8 @@ impl Store {
         mut visit: impl FnMut(&Labels, Sample) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut samples = Vec::new();
-        for series in self.index.read().select(matchers) {
+        let found = self.index.read().select(matchers);
+        for series in found {
             let latest = series.chunks.lock().latest(from, to, &mut samples);
             if let Some(sample) = latest {
                 visit(&series.labels, sample)?;
