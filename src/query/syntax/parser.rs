@@ -10,8 +10,8 @@ mod lengths;
 use std::collections::VecDeque;
 
 use super::ast::{
-    AggregateExpr, AtModifier, BinaryExpr, BinaryOperator, CallExpr, Cardinality, Expr, LabelMatcher, Length, Number,
-    RangeExpr, Selector, Span, Subquery, VectorMatching, When,
+    AggregateExpr, BinaryExpr, BinaryOperator, CallExpr, Cardinality, Expr, LabelMatcher, Number, Selector, Span,
+    VectorMatching, When,
 };
 use super::lexer::{Keyword, Kind, LexError, Lexer, Sign, Token};
 use super::{ParseError, numerals, pattern, quote};
