@@ -113,6 +113,8 @@ struct Running {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     ensure!(arguments.samples > 0 && arguments.rounds > 0 && arguments.targets > 0, "nothing to measure");
+    // Another provider may be there already; any will do.
+    drop(rustls::crypto::ring::default_provider().install_default());
     let client = Client::builder().no_proxy().build()?;
     let mut servers = Vec::new();
     for (server, program) in programs(&arguments) {

@@ -84,10 +84,39 @@ fn write_value(value: f64, out: &mut String) {
     const WHOLE_MAX: f64 = 1e15;
     if value.abs() < WHOLE_MAX && numbers::same(value.trunc(), value) && !(value.is_sign_negative() && value > -1.0) {
         write_whole(value as i64, out);
+    } else if let Some((whole, scale)) = decimal(value) {
+        write_decimal(whole, scale, out);
     } else if value.is_finite() && (1e-6..1e21).contains(&value.abs()) {
         write!(out, "{value}").expect("writing to a string cannot fail");
     } else {
         out.push_str(&numbers::format_short(value));
+    }
+}
+
+/// A number of few decimals as a whole number of thousandths or millionths. With at most 15 digits no other decimal is the
+/// same number, so that it is the shortest.
+#[expect(clippy::cast_possible_truncation, reason = "checked to be small")]
+fn decimal(value: f64) -> Option<(i64, i64)> {
+    const WHOLE_MAX: f64 = 1e15;
+    let as_whole = |scale: i64| {
+        let whole = (value * scale as f64).round();
+        let is_same = whole.abs() < WHOLE_MAX && numbers::same(whole / scale as f64, value);
+        is_same.then_some((whole as i64, scale))
+    };
+    if value.abs() < 1e-3 { None } else { as_whole(1000).or_else(|| as_whole(1_000_000)) }
+}
+
+fn write_decimal(whole: i64, scale: i64, out: &mut String) {
+    if whole < 0 {
+        out.push('-');
+    }
+    let (whole, scale) = (whole.abs(), scale);
+    write_whole(whole / scale, out);
+    out.push('.');
+    let (mut rest, mut place) = (whole % scale, scale / 10);
+    while rest > 0 {
+        write_whole(rest / place, out);
+        (rest, place) = (rest % place, place / 10);
     }
 }
 
@@ -106,7 +135,7 @@ fn write_whole(number: i64, out: &mut String) {
     if number < 0 {
         out.push('-');
     }
-    out.extend(digits[at..].iter().map(|digit| char::from(*digit)));
+    out.push_str(std::str::from_utf8(&digits[at..]).expect("digits are ASCII"));
 }
 
 fn write_time(at: Timestamp, out: &mut String) {

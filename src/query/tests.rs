@@ -77,6 +77,17 @@ fn writes_answers_as_prometheus_does() {
         ("vector(1.5e-7)", r#"{"resultType":"vector","result":[{"metric":{},"value":[60.500,"1.5e-07"]}]}"#),
         ("1e20", r#"{"resultType":"scalar","result":[60.5,"100000000000000000000"]}"#),
         ("1.5e-7", r#"{"resultType":"scalar","result":[60.5,"0.00000015"]}"#),
+        ("vector(-0.125)", r#"{"resultType":"vector","result":[{"metric":{},"value":[60.500,"-0.125"]}]}"#),
+        ("vector(1234.5006)", r#"{"resultType":"vector","result":[{"metric":{},"value":[60.500,"1234.5006"]}]}"#),
+        (
+            "vector(0.1 + 0.2)",
+            r#"{"resultType":"vector","result":[{"metric":{},"value":[60.500,"0.30000000000000004"]}]}"#,
+        ),
+        ("vector(-0)", r#"{"resultType":"vector","result":[{"metric":{},"value":[60.500,"-0"]}]}"#),
+        (
+            "vector(123456789.000001)",
+            r#"{"resultType":"vector","result":[{"metric":{},"value":[60.500,"123456789.000001"]}]}"#,
+        ),
         ("-0.1", r#"{"resultType":"scalar","result":[60.5,"-0.1"]}"#),
         (r#""a\"b""#, r#"{"resultType":"string","result":[60.5,"a\"b"]}"#),
         ("nope", r#"{"resultType":"vector","result":[]}"#),
@@ -113,7 +124,7 @@ fn says_what_is_remarkable_about_an_answer() {
 
 #[test]
 fn refuses_to_hold_more_samples_than_allowed() {
-    let settings = Settings { samples_max: 23, ..Settings::default() };
+    let settings = Settings { samples_max: 22, ..Settings::default() };
     let at = Timestamp(300_000);
     let run = |text: &str| instant(&small_store(), &parse(text), at, &settings).map(|_| ());
     assert_eq!(run("rate(hits_total[5m])"), Ok(()));

@@ -40,6 +40,24 @@ pub(super) struct Encoder {
     last_value: u64,
     /// Zeros before and after the meaningful bits of the last XOR that was written with its position.
     window: Option<(u32, u32)>,
+    /// From where the newest samples can be read without those before: the last two such places.
+    marks: [Mark; 2],
+}
+
+/// How many samples lie between two marks.
+const MARK_EVERY: u32 = 32;
+
+/// What reading must know to begin within a chunk.
+#[derive(Debug, Default, Clone, Copy)]
+struct Mark {
+    /// How many samples and bits are before it; none where there is no mark yet.
+    count: u32,
+    bits: u32,
+    /// What was read last.
+    at: i64,
+    delta: i64,
+    value: u64,
+    window: (u8, u8),
 }
 
 impl Encoder {
@@ -82,6 +100,9 @@ impl Encoder {
             self.push_bits(value, 64);
             self.first_at = at;
         } else {
+            if self.count.is_multiple_of(MARK_EVERY) {
+                self.marks = [self.marks[1], self.mark()];
+            }
             let delta = at.wrapping_sub(self.last_at);
             self.push_delta_of_delta(delta.wrapping_sub(self.last_delta));
             self.last_delta = delta;
@@ -90,6 +111,22 @@ impl Encoder {
         self.last_at = at;
         self.last_value = value;
         self.count += 1;
+    }
+
+    fn mark(&self) -> Mark {
+        let (lead, trail) = self.window.unwrap_or_default();
+        let small = |zeros: u32| u8::try_from(zeros).expect("at most 64");
+        let bits = u32::try_from(self.bytes.len() * 8).expect("a chunk is small") - self.bits_free;
+        let window = (small(lead), small(trail));
+        Mark { count: self.count, bits, at: self.last_at, delta: self.last_delta, value: self.last_value, window }
+    }
+
+    /// Its samples from a place on that is not after the first one newer than `from`.
+    pub(super) fn samples_after(&self, from: Timestamp) -> Decoder<'_> {
+        match self.marks.iter().rev().find(|mark| mark.count > 0 && mark.at <= from.0) {
+            Some(mark) => Decoder::resume(&self.bytes, self.count, *mark),
+            None => Decoder::new(&self.bytes, self.count),
+        }
     }
 
     fn push_delta_of_delta(&mut self, difference: i64) {
@@ -168,12 +205,24 @@ impl<'a> Decoder<'a> {
         Decoder { bits: Bits::new(bytes), left: count, first: true, at: 0, delta: 0, value: 0, window: (0, 0) }
     }
 
-    #[inline]
+    /// The samples behind a mark, of `count` in all.
+    fn resume(bytes: &'a [u8], count: u32, mark: Mark) -> Decoder<'a> {
+        let Mark { bits, at, delta, value, window: (lead, trail), .. } = mark;
+        let mut rest = Bits::new(&bytes[(bits / 8) as usize..]);
+        if bits % 8 > 0 {
+            // The byte is there: bits of it are before the mark.
+            rest.take(bits % 8);
+        }
+        let window = (u32::from(lead), u32::from(trail));
+        Decoder { bits: rest, left: count - mark.count, first: false, at, delta, value, window }
+    }
+
+    #[inline(always)]
     fn read(&mut self) -> Option<Sample> {
         if self.first {
             self.first = false;
-            self.at = self.bits.take(64)?.cast_signed();
-            self.value = self.bits.take(64)?;
+            self.at = self.bits.take_wide(64)?.cast_signed();
+            self.value = self.bits.take_wide(64)?;
         } else {
             self.delta = self.delta.wrapping_add(self.read_delta_of_delta()?);
             self.at = self.at.wrapping_add(self.delta);
@@ -182,7 +231,7 @@ impl<'a> Decoder<'a> {
         Some(Sample { at: Timestamp(self.at), value: f64::from_bits(self.value) })
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_delta_of_delta(&mut self) -> Option<i64> {
         let ones = self.bits.leading_ones();
         if ones == 0 {
@@ -196,12 +245,12 @@ impl<'a> Decoder<'a> {
             }
             None => {
                 self.bits.take(4)?;
-                self.bits.take(64).map(u64::cast_signed)
+                self.bits.take_wide(64).map(u64::cast_signed)
             }
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_xor(&mut self) -> Option<u64> {
         match self.bits.leading_ones() {
             0 => {
@@ -219,13 +268,16 @@ impl<'a> Decoder<'a> {
             }
         }
         let (lead, trail) = self.window;
-        Some(self.bits.take(64 - lead - trail)? << trail)
+        let width = 64 - lead - trail;
+        let bits = if width > 56 { self.bits.take_wide(width)? } else { self.bits.take(width)? };
+        Some(bits << trail)
     }
 }
 
 impl Iterator for Decoder<'_> {
     type Item = Sample;
 
+    #[inline(always)]
     fn next(&mut self) -> Option<Sample> {
         self.left = self.left.checked_sub(1)?;
         self.read()
@@ -247,7 +299,7 @@ impl<'a> Bits<'a> {
     }
 
     /// Fills the buffer up to at least 56 bits, or to the end of the bytes.
-    #[inline]
+    #[inline(always)]
     fn refill(&mut self) {
         if let Some(eight) = self.rest.first_chunk::<8>() {
             self.buffer |= u64::from_be_bytes(*eight) >> self.held;
@@ -266,7 +318,7 @@ impl<'a> Bits<'a> {
     }
 
     /// How many of the next four bits are ones, up to the first zero.
-    #[inline]
+    #[inline(always)]
     fn leading_ones(&mut self) -> usize {
         if self.held < 4 {
             self.refill();
@@ -274,13 +326,16 @@ impl<'a> Bits<'a> {
         self.buffer.leading_ones().min(4) as usize
     }
 
-    /// The next `width` bits, 1 to 64 of them.
-    #[inline]
+    /// The next `width` bits, 33 to 64 of them.
+    #[cold]
+    fn take_wide(&mut self, width: u32) -> Option<u64> {
+        let high = self.take(width - 32)?;
+        Some(high << 32 | self.take(32)?)
+    }
+
+    /// The next `width` bits, 1 to 56 of them.
+    #[inline(always)]
     fn take(&mut self, width: u32) -> Option<u64> {
-        if width > 56 {
-            let high = self.take(width - 32)?;
-            return Some(high << 32 | self.take(32)?);
-        }
         if self.held < width {
             self.refill();
             if self.held < width {
@@ -308,6 +363,14 @@ mod tests {
         let read: Vec<_> =
             Decoder::new(encoder.bytes(), encoder.count()).map(|s| (s.at.0, s.value.to_bits())).collect();
         assert_eq!(read, samples);
+        // From any time on the newer samples are the same.
+        if samples.windows(2).all(|pair| pair[0].0 < pair[1].0) {
+            for (index, (from, _)) in samples.iter().enumerate() {
+                let newer = encoder.samples_after(Timestamp(*from)).filter(|s| *from < s.at.0);
+                let newer: Vec<_> = newer.map(|s| (s.at.0, s.value.to_bits())).collect();
+                assert_eq!(newer, samples[index + 1..]);
+            }
+        }
         // Torn bytes end the samples early and never panic.
         let torn = &encoder.bytes()[..encoder.bytes().len() / 2];
         assert!(Decoder::new(torn, encoder.count()).count() <= samples.len());

@@ -289,6 +289,7 @@ impl Store {
             return selected.try_for_each(|series| visit(&series.labels, &series.samples));
         }
         let mut samples = Vec::new();
+        // The index is free again while the samples are looked at.
         let found = self.index.read().select(matchers);
         for series in found {
             samples.clear();

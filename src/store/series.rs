@@ -117,16 +117,9 @@ impl Chunks {
         let sealed = self.sealed.range(start..end.max(start));
         let count = sealed.clone().map(|chunk| chunk.count).chain(open.map(|()| self.open.count())).sum::<u32>();
         samples.reserve(count as usize);
-        let all = sealed.map(Chunk::samples).chain(open.map(|()| self.open_samples()));
-        for decoder in all {
-            for sample in decoder {
-                if to < sample.at {
-                    return;
-                }
-                if from < sample.at {
-                    samples.push(sample);
-                }
-            }
+        sealed.for_each(|chunk| push_between(chunk.samples(), from, to, samples));
+        if open.is_some() {
+            push_between(self.open.samples_after(from), from, to, samples);
         }
     }
 
@@ -211,6 +204,18 @@ impl Chunks {
 impl Chunk {
     fn samples(&self) -> Decoder<'_> {
         Decoder::new(&self.bytes, self.count)
+    }
+}
+
+/// Adds the samples newer than `from`, up to and with `to`.
+fn push_between(decoder: Decoder<'_>, from: Timestamp, to: Timestamp, samples: &mut Vec<Sample>) {
+    for sample in decoder {
+        if to < sample.at {
+            return;
+        }
+        if from < sample.at {
+            samples.push(sample);
+        }
     }
 }
 

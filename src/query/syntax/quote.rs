@@ -81,8 +81,11 @@ fn unescape<'a>(text: &'a str, bytes: &mut Vec<u8>) -> Option<&'a str> {
         't' => b'\t',
         'v' => 11,
         '\\' | '"' | '\'' => u8::try_from(kind).ok()?,
-        'x' => return code(rest, 2, 16).map(|(code, rest)| (bytes.push(code as u8), rest).1),
-        '0'..='7' => return code(text, 3, 8).map(|(code, rest)| (bytes.push(code as u8), rest).1),
+        'x' | '0'..='7' => {
+            let (code, rest) = if kind == 'x' { code(rest, 2, 16)? } else { code(text, 3, 8)? };
+            bytes.push(u8::try_from(code).ok()?);
+            return Some(rest);
+        }
         'u' | 'U' => {
             let (code, rest) = code(rest, if kind == 'u' { 4 } else { 8 }, 16)?;
             let character = char::from_u32(code)?;

@@ -48,7 +48,7 @@ pub(super) fn difference(theirs: &(u16, Value), ours: &(u16, Value), order: Orde
         return Some(format!("resultType: {} and {}", theirs["resultType"], ours["resultType"]));
     }
     let (theirs, ours) = (&theirs["result"], &ours["result"]);
-    match theirs_or(&theirs, &ours) {
+    match theirs_or(theirs, ours) {
         Some(("vector", theirs, ours)) => vectors(theirs, ours, order),
         Some((_, theirs, ours)) => matrices(theirs, ours),
         None => sample(theirs, ours),
