@@ -53,6 +53,12 @@ impl Aws {
         })
     }
 
+    /// The same with another metadata service.
+    #[cfg(test)]
+    pub(super) fn with_metadata(self, address: &str) -> Aws {
+        Aws { auth: self.auth.with_metadata(address), ..self }
+    }
+
     async fn call(&self, action: &str, parameters: &[(&str, &str)], now: Timestamp) -> Result<String, ActError> {
         let outgoing = Outgoing {
             method: Method::POST,

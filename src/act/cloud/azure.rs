@@ -45,6 +45,12 @@ impl Azure {
         })
     }
 
+    /// The same with another metadata service.
+    #[cfg(test)]
+    pub(super) fn with_metadata(self, address: &str) -> Azure {
+        Azure { auth: self.auth.with_metadata(address), ..self }
+    }
+
     fn url(&self, name: &str) -> Result<Url, ActError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if !name.chars().all(fits) || name.starts_with('.') {

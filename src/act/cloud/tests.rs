@@ -78,6 +78,18 @@ fn gcp(server: &Server, credentials: GcpCredentials) -> CloudActuator {
 }
 
 fn azure(server: &Server, folder: &tempfile::TempDir) -> CloudActuator {
+    azure_as(
+        server,
+        AzureCredentials::ClientSecret {
+            tenant_id: "tenant".to_owned(),
+            client_id: "client".to_owned(),
+            client_secret_file: folder.path().join("azure"),
+            authority: Some(server.address.clone()),
+        },
+    )
+}
+
+fn azure_as(server: &Server, credentials: AzureCredentials) -> CloudActuator {
     let settings = AzureVmssSettings {
         common: common(),
         subscription_id: "sub".to_owned(),
@@ -85,14 +97,10 @@ fn azure(server: &Server, folder: &tempfile::TempDir) -> CloudActuator {
         min_size: 1,
         max_size: 8,
         endpoint: Some(server.address.clone()),
-        credentials: AzureCredentials::ClientSecret {
-            tenant_id: "tenant".to_owned(),
-            client_id: "client".to_owned(),
-            client_secret_file: folder.path().join("azure"),
-            authority: Some(server.address.clone()),
-        },
+        credentials,
     };
-    CloudActuator::azure("vmss", &settings).expect("right settings")
+    let groups = azure::Azure::new("vmss", &settings).expect("right settings").with_metadata(&server.address);
+    CloudActuator { groups: Groups::Azure(groups), settings: common() }
 }
 
 fn resize(from: u32, to: u32) -> Action {
@@ -396,6 +404,107 @@ async fn says_what_google_says() {
     check_gcp(&[mig(3, 3, &json!({})), failed], name, "Quota 'CPUS' exceeded", 3).await;
     check_gcp(&[error(401, "authError", "no")], name, "Unavailable", 2).await;
     check_gcp(&[], "../other", "is not the name of an instance group", 0).await;
+}
+
+/// Shapes of "Use IMDS" in the EC2 User Guide: a session by PUT, the role's name, its credentials.
+#[tokio::test]
+async fn takes_the_machines_own_role_by_a_session_of_version_2() {
+    let key = json!({"Code": "Success", "LastUpdated": "2023-11-14T21:00:00Z", "Type": "AWS-HMAC", "AccessKeyId": "ASIAM",
+        "SecretAccessKey": "s3cr3t", "Token": "sess", "Expiration": "2023-11-15T04:00:00Z"});
+    let group = asg(5, 1, 10, &[]);
+    let server = Server::start(&[ok("AQAAsession=="), ok("web-role\n"), ok(key), group.clone(), group]).await;
+    let settings = AwsAutoscalingSettings {
+        common: common(),
+        region: "eu-west-1".to_owned(),
+        endpoint: Some(format!("{}/", server.address)),
+        credentials: AwsCredentials::Metadata,
+    };
+    let groups = aws::Aws::new("asg", &settings).expect("right settings").with_metadata(&server.address);
+    let cloud = CloudActuator { groups: Groups::Aws(groups), settings: common() };
+    for _ in 0..2 {
+        assert_eq!(cloud.apply(&resize(3, 5), 1, NOW).await.expect("so it is"), Acceptance::Unchanged);
+    }
+    let got = server.got();
+    let asked: Vec<(&str, &str)> = got.iter().map(|got| (got.method.as_str(), got.path.as_str())).collect();
+    let folder = "/latest/meta-data/iam/security-credentials/";
+    let role = format!("{folder}web-role");
+    assert_eq!(asked, [("PUT", "/latest/api/token"), ("GET", folder), ("GET", &role), ("POST", "/"), ("POST", "/")]);
+    assert_eq!(got[0].headers["x-aws-ec2-metadata-token-ttl-seconds"], "300");
+    for one in &got[1..3] {
+        assert_eq!(one.headers["x-aws-ec2-metadata-token"], "AQAAsession==");
+    }
+    let authorization = got[3].headers["authorization"].to_str().expect("text");
+    assert!(authorization.contains("Credential=ASIAM/20231114/eu-west-1/autoscaling/aws4_request"), "{authorization}");
+    assert_eq!(got[3].headers["x-amz-security-token"], "sess");
+    // A machine without a role, and an address that is no metadata service.
+    for (replies, words) in [
+        (vec![ok("AQAAsession=="), ok("")], "this machine has no role"),
+        (vec![Reply::Status(404, "")], "404"),
+        (vec![ok("AQAAsession=="), ok("web-role"), ok("{}")], "its credentials for the role web-role cannot be read"),
+    ] {
+        let server = Server::start(&replies).await;
+        let groups = aws::Aws::new("asg", &settings).expect("right settings").with_metadata(&server.address);
+        let cloud = CloudActuator { groups: Groups::Aws(groups), settings: common() };
+        let error = cloud.apply(&resize(3, 5), 1, NOW).await.expect_err("nobody gives a key");
+        assert!(error.to_string().contains(words) && !error.may_have_worked(), "{error}");
+    }
+}
+
+/// Shapes of "How to use managed identities on an Azure VM" (its numbers are texts) and of the v2.0 token endpoint of the
+/// Microsoft identity platform, with a client assertion.
+#[tokio::test]
+async fn takes_tokens_of_azure_as_a_machine_and_as_a_workload() {
+    let folder = secrets();
+    let set = json!({"name": "checkout", "sku": {"name": "Standard_D2s_v5", "capacity": 5}, "etag": "\"7\"",
+        "properties": {"provisioningState": "Succeeded"}});
+    let machine = json!({"access_token": "m4chine", "client_id": "id", "expires_in": "3599", "expires_on": "1506484173",
+        "ext_expires_in": "3599", "not_before": "1506480273", "resource": "https://management.azure.com/",
+        "token_type": "Bearer"});
+    let server = Server::start(&[ok(machine), ok(&set), ok(&set)]).await;
+    let cloud = azure_as(&server, AzureCredentials::Metadata { client_id: Some("id".to_owned()) });
+    for _ in 0..2 {
+        assert_eq!(cloud.apply(&resize(3, 5), 1, NOW).await.expect("so it is"), Acceptance::Unchanged);
+    }
+    let got = server.got();
+    assert_eq!(got.len(), 3, "the token is kept: {got:?}");
+    let (path, query) = got[0].path.split_once('?').expect("a query");
+    let query: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    let pair = |name: &str, value: String| (name.to_owned(), value);
+    assert_eq!((got[0].method.as_str(), path), ("GET", "/metadata/identity/oauth2/token"));
+    let resource = format!("{}/", server.address);
+    let wanted =
+        [pair("api-version", "2018-02-01".to_owned()), pair("resource", resource), pair("client_id", "id".to_owned())];
+    assert_eq!(query, wanted);
+    assert_eq!(
+        (&got[0].headers["metadata"], &got[1].headers["authorization"]),
+        (&"true".parse().expect("text"), &"Bearer m4chine".parse().expect("text"))
+    );
+
+    let workload =
+        json!({"token_type": "Bearer", "expires_in": 3599, "ext_expires_in": 3599, "access_token": "w0rkload"});
+    let server = Server::start(&[ok(workload), ok(&set)]).await;
+    let cloud = azure_as(
+        &server,
+        AzureCredentials::WorkloadIdentity {
+            tenant_id: "tenant".to_owned(),
+            client_id: "client".to_owned(),
+            token_file: folder.path().join("jwt"),
+            authority: Some(server.address.clone()),
+        },
+    );
+    assert_eq!(cloud.apply(&resize(3, 5), 1, NOW).await.expect("so it is"), Acceptance::Unchanged);
+    let got = server.got();
+    assert_eq!((got[0].method.as_str(), got[0].path.as_str()), ("POST", "/tenant/oauth2/v2.0/token"));
+    let form: Vec<(String, String)> = form_urlencoded::parse(text(&got[0]).as_bytes()).into_owned().collect();
+    let wanted = [
+        pair("grant_type", "client_credentials".to_owned()),
+        pair("client_id", "client".to_owned()),
+        pair("scope", format!("{}/.default", server.address)),
+        pair("client_assertion", "own.t0k3n".to_owned()),
+        pair("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer".to_owned()),
+    ];
+    assert_eq!(form, wanted);
+    assert_eq!(got[1].headers["authorization"], "Bearer w0rkload");
 }
 
 #[tokio::test]
