@@ -256,8 +256,8 @@ fn writes_expressions_as_prometheus_does() {
     ] {
         assert_eq!(parse(text).expr().to_string(), written);
     }
-    let long = format!("sum by (job) (rate({}[5m])) / 2", "x".repeat(90));
-    let lines = format!("  sum by (job) (\n    rate(\n      {}[5m]\n    )\n  )\n/\n  2", "x".repeat(90));
+    let long = format!("sum by (job) (rate({}[5m])) / 2", "x".repeat(91));
+    let lines = format!("  sum by (job) (\n    rate(\n      {}[5m]\n    )\n  )\n/\n  2", "x".repeat(91));
     assert_eq!(parse(&long).expr().prettify(), lines);
 }
 
