@@ -166,6 +166,8 @@ pub(crate) struct Checker {
     streaks: BTreeMap<String, (u32, u32)>,
     /// Components that have entered and not left, whatever process saw it.
     entered: BTreeSet<String>,
+    /// Those that left in the last pass: whether that was written down is not known if the process died in it.
+    left: BTreeSet<String>,
     /// Kind → when too much of it was at risk the last time.
     mass: BTreeMap<String, Timestamp>,
     /// Those of them that the journal has not been told of, because it could not be written since.
@@ -192,6 +194,7 @@ impl Checker {
             by_component: BTreeMap::new(),
             streaks: BTreeMap::new(),
             entered: BTreeSet::new(),
+            left: BTreeSet::new(),
             mass: BTreeMap::new(),
             unwritten_mass: BTreeSet::new(),
             heard: BTreeMap::new(),
@@ -208,6 +211,7 @@ impl Checker {
         self.last_plan = None;
         self.streaks.clear();
         self.heard.clear();
+        self.entered.append(&mut self.left);
         // A breaker that could be written down outlives its process, and must be seen calm for its whole time.
         let unwritten = std::mem::take(&mut self.unwritten_mass);
         self.mass.retain(|kind, _| !unwritten.contains(kind));
@@ -323,6 +327,7 @@ impl Checker {
             }
         }
         let mut streaks = BTreeMap::new();
+        self.left.clear();
         for assessment in moment.assessments {
             let Some(rules) = self.rules(&assessment.component.kind) else { continue };
             let key = assessment.component.to_string();
@@ -332,8 +337,8 @@ impl Checker {
             let below = if p.is_some_and(|p| p < rules.exit) { below + 1 } else { 0 };
             if above >= rules.enter_for {
                 self.entered.insert(key.clone());
-            } else if below >= rules.exit_for {
-                self.entered.remove(&key);
+            } else if below >= rules.exit_for && self.entered.remove(&key) {
+                self.left.insert(key.clone());
             }
             streaks.insert(key, (above, below));
         }
