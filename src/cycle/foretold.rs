@@ -30,8 +30,11 @@ const LEVELS_KEPT: [f64; 3] = [0.1, 0.5, 0.9];
 /// … of so many signals, those of the components that rank first.
 const SIGNALS_KEPT_MAX: usize = 5000;
 
+/// What a metric is of a component; nothing where that is not known.
+type ValueOf = fn(&Assessment) -> Option<f64>;
+
 /// The metrics of a component: how they are called, and what they are.
-pub(super) const COMPONENT_METRICS: [(&str, fn(&Assessment) -> Option<f64>); 3] = [
+const COMPONENT_METRICS: [(&str, ValueOf); 3] = [
     ("forestall_component_health_ratio", |assessment| assessment.health),
     ("forestall_component_failure_probability", |assessment| assessment.probability),
     ("forestall_component_expected_loss_ratio", |assessment| assessment.health.map(|_| assessment.expected_loss)),

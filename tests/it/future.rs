@@ -19,7 +19,7 @@ async fn range(served: &Served, expr: &str, (start, end): (Timestamp, Timestamp)
     let result = data["result"].as_array().expect("a matrix");
     assert!(result.len() <= 1, "{expr}: {data}");
     let values = result.first().map_or(&[][..], |series| series["values"].as_array().expect("values"));
-    values.iter().map(|pair| (pair[0].as_f64().expect("a time") as i64, number(&pair[1]))).collect()
+    values.iter().map(|pair| (pair[0].as_i64().expect("whole seconds"), number(&pair[1]))).collect()
 }
 
 /// The value of the only element of an instant query; nothing where there is none.
@@ -72,8 +72,8 @@ async fn a_range_over_now_draws_what_was_forecast_and_what_is() {
     let low = instant(&served, &path.replace("0.5", "0.1"), moment).await.expect("a low quantile");
     let high = instant(&served, &path.replace("0.5", "0.9"), moment).await.expect("a high quantile");
     assert!(low <= plain.expect("checked") && plain.expect("checked") <= high, "{low} {plain:?} {high}");
-    let over = format!("count(forestall_signal_forecast_path{{component=\"app/shop\"}} > 0.9)");
-    assert!(instant(&served, &over, end).await.is_some(), "functions and comparisons work on what is to come");
+    let over = r#"count(forestall_signal_forecast_path{component="app/shop"} > 0.9)"#;
+    assert!(instant(&served, over, end).await.is_some(), "functions and comparisons work on what is to come");
 }
 
 #[tokio::test(flavor = "multi_thread")]
