@@ -207,6 +207,7 @@ fn flags(arguments: &ServeArguments) -> Vec<(String, String)> {
         ("web.keda-listen-address", arguments.keda_listen_address.clone().unwrap_or_default()),
         ("web.allow-unauthenticated", arguments.allow_unauthenticated.to_string()),
         ("web.enable-lifecycle", arguments.enable_lifecycle.to_string()),
+        ("enable-feature", arguments.enable_features.join(",")),
         ("query.lookback-delta", arguments.lookback_delta.to_string()),
         ("query.max-concurrency", arguments.max_concurrency.to_string()),
         ("query.max-samples", arguments.max_samples.to_string()),
