@@ -238,7 +238,7 @@ impl Groups {
         // Texts of the store are shared: what stands at the same addresses is the same, and only the rest has to be read.
         let mut known: HashMap<Box<[usize]>, usize> = HashMap::new();
         let mut addresses = Vec::new();
-        let mut by_text: HashMap<Vec<(Arc<str>, Arc<str>)>, usize> = HashMap::new();
+        let mut by_text: HashMap<Labels, usize> = HashMap::new();
         let mut groups = Groups { of: Vec::with_capacity(all.len()), first: Vec::new() };
         for (index, labels) in all.iter().enumerate() {
             addresses.clear();
@@ -248,7 +248,7 @@ impl Groups {
             let group = match known.get(&*addresses) {
                 Some(group) => *group,
                 None => {
-                    let kept = labels.pairs().filter(|(name, _)| keeps(name)).cloned().collect();
+                    let kept = labels.clone().into_labels().without(|name| !keeps(name));
                     let group = *by_text.entry(kept).or_insert(groups.first.len());
                     if group == groups.first.len() {
                         groups.first.push(index);
@@ -317,5 +317,20 @@ impl Grouping {
     /// Whether these labels alone count.
     pub(super) fn is_by(&self) -> bool {
         self.is_by
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_texts_are_one_group_wherever_they_stand() {
+        // Each has texts of its own.
+        let all = [("a", "1"), ("b", "1"), ("a", "2"), ("b", "2")]
+            .map(|(job, part)| LabelSet::new(Labels::new([("job", job), ("part", part)])));
+        let groups = Groups::by(&all, |name| name == "job");
+        assert_eq!((groups.of, groups.first), (vec![0, 1, 0, 1], vec![0, 1]));
+        assert_eq!(Groups::by(&all, |_| true).count(), 4);
     }
 }
