@@ -72,11 +72,11 @@ pub(super) fn success(data: Value) -> Response {
     Json(json!({"status": "success", "data": data})).into_response()
 }
 
-/// 200 with data that is JSON text already, and what is remarkable about it.
-pub(super) fn success_text(data: &str, warnings: &[String], infos: &[String]) -> Response {
-    let mut body = String::with_capacity(data.len() + 64);
-    body.push_str(r#"{"status":"success","data":"#);
-    body.push_str(data);
+/// What an answer with data that is JSON text begins with; the data follows, and [`success_text`] ends it.
+pub(super) const SUCCESS: &str = r#"{"status":"success","data":"#;
+
+/// 200 with data that is JSON text already, behind [`SUCCESS`], and what is remarkable about it.
+pub(super) fn success_text(mut body: String, warnings: &[String], infos: &[String]) -> Response {
     for (name, texts) in [("warnings", warnings), ("infos", infos)] {
         if !texts.is_empty() {
             body.push_str(&format!(r#","{name}":{}"#, json!(texts)));

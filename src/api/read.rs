@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 
 use super::Shared;
-use super::answer::{Refusal, success, success_text};
+use super::answer::{Refusal, SUCCESS, success, success_text};
 use super::params::{Params, parse_duration};
 use crate::cycle::RecordState;
 use crate::health::RecordRule;
@@ -91,7 +91,7 @@ async fn evaluate(
         work(&shared.store, &settings).map(|mut answer| {
             let stats = wants_stats.then(|| stats(answer.cost, began_at - asked_at, began_at.elapsed()));
             truncate(&mut answer, limit);
-            let mut text = String::new();
+            let mut text = SUCCESS.to_owned();
             query::json::write_answer(&answer, &mut text);
             if let Some(stats) = stats {
                 text.truncate(text.len() - 1);
@@ -105,7 +105,7 @@ async fn evaluate(
         return Err(Refusal::timed_out(QueryError::TimedOut));
     };
     match ended.map_err(Refusal::internal)? {
-        Ok((text, warnings, infos)) => Ok(success_text(&text, &warnings, &infos)),
+        Ok((text, warnings, infos)) => Ok(success_text(text, &warnings, &infos)),
         Err(error @ QueryError::Parse(_)) => Err(Refusal::bad_data(error)),
         Err(error @ QueryError::Execution(_)) => Err(Refusal::execution(error)),
         Err(error @ QueryError::TimedOut) => Err(Refusal::timed_out(error)),
@@ -203,7 +203,7 @@ fn limited(values: impl Iterator<Item = Json>, params: &Params) -> Result<Respon
     let limit = params.limit()?;
     let warnings = if values.len() > limit { vec![TRUNCATED.to_owned()] } else { Vec::new() };
     values.truncate(limit);
-    Ok(success_text(&Json::Array(values).to_string(), &warnings, &[]))
+    Ok(success_text(format!("{SUCCESS}{}", Json::Array(values)), &warnings, &[]))
 }
 
 /// `/api/v1/metadata`: what was remote-written.

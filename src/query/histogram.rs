@@ -1,7 +1,5 @@
 //! Quantiles and shares from classic histograms: cumulative counts under the label `le`.
 
-use std::hash::Hasher as _;
-
 use super::matrix::{ABSENT, Groups, LabelSet, Matrix, is_present};
 use super::notes::Notes;
 use super::numbers;
@@ -78,19 +76,7 @@ fn each_histogram(
 fn histograms(matrix: &Matrix, at: usize, notes: &mut Notes) -> Vec<Histogram> {
     let others =
         |labels: &'_ LabelSet| labels.pairs().filter(|(name, _)| &**name != BOUND).cloned().collect::<Vec<_>>();
-    let groups = Groups::by(
-        &matrix.labels,
-        |labels, hasher| {
-            for (name, value) in labels.pairs().filter(|(name, _)| &**name != BOUND) {
-                hasher.write(name.as_bytes());
-                hasher.write(value.as_bytes());
-            }
-        },
-        |a, b| {
-            let of = |(name, _): &&(std::sync::Arc<str>, std::sync::Arc<str>)| &**name != BOUND;
-            a.pairs().filter(of).eq(b.pairs().filter(of))
-        },
-    );
+    let groups = Groups::by(&matrix.labels, |name| name != BOUND);
     let first = |index: &usize| LabelSet::new(crate::model::Labels::from_sorted(others(&matrix.labels[*index])));
     let mut histograms: Vec<Histogram> =
         groups.first.iter().map(|index| Histogram { labels: first(index), buckets: Vec::new() }).collect();

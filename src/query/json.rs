@@ -71,81 +71,125 @@ fn write_single(at: Timestamp, text: &str, out: &mut String) {
 }
 
 fn write_sample(sample: Sample, out: &mut String) {
-    out.push('[');
-    write_time(sample.at, out);
-    out.push_str(",\"");
-    write_value(sample.value, out);
-    out.push_str("\"]");
+    let mut text = Backwards::new();
+    text.push("\"]");
+    push_value(sample.value, &mut text);
+    text.push(",\"");
+    push_time(sample.at, &mut text);
+    text.push("[");
+    out.push_str(text.as_str());
 }
 
-/// A value as [`numbers::format_short`] has it; most are whole numbers of a few digits.
-#[expect(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
-fn write_value(value: f64, out: &mut String) {
-    const WHOLE_MAX: f64 = 1e15;
-    if value.abs() < WHOLE_MAX && numbers::same(value.trunc(), value) && !(value.is_sign_negative() && value > -1.0) {
-        write_whole(value as i64, out);
-    } else if let Some((whole, scale)) = decimal(value) {
-        write_decimal(whole, scale, out);
-    } else if value.is_finite() && (1e-6..1e21).contains(&value.abs()) {
-        write!(out, "{value}").expect("writing to a string cannot fail");
-    } else {
-        out.push_str(&numbers::format_short(value));
+/// A short text that is written from its end to its beginning, as digits come.
+struct Backwards {
+    bytes: [u8; 96],
+    from: usize,
+}
+
+impl Backwards {
+    fn new() -> Backwards {
+        Backwards { bytes: [b'0'; 96], from: 96 }
     }
-}
 
-/// A number of few decimals as a whole number of thousandths or millionths. With at most 15 digits no other decimal is the
-/// same number, so that it is the shortest.
-#[expect(clippy::cast_possible_truncation, reason = "checked to be small")]
-fn decimal(value: f64) -> Option<(i64, i64)> {
-    const WHOLE_MAX: f64 = 1e15;
-    let as_whole = |scale: i64| {
-        let whole = (value * scale as f64).round();
-        let is_same = whole.abs() < WHOLE_MAX && numbers::same(whole / scale as f64, value);
-        is_same.then_some((whole as i64, scale))
-    };
-    if value.abs() < 1e-3 { None } else { as_whole(1000).or_else(|| as_whole(1_000_000)) }
-}
-
-fn write_decimal(whole: i64, scale: i64, out: &mut String) {
-    if whole < 0 {
-        out.push('-');
+    fn push(&mut self, text: &str) {
+        let to = self.from;
+        self.from -= text.len();
+        self.bytes[self.from..to].copy_from_slice(text.as_bytes());
     }
-    let (whole, scale) = (whole.abs(), scale);
-    write_whole(whole / scale, out);
-    out.push('.');
-    let (mut rest, mut place) = (whole % scale, scale / 10);
-    while rest > 0 {
-        write_whole(rest / place, out);
-        (rest, place) = (rest % place, place / 10);
-    }
-}
 
-fn write_whole(number: i64, out: &mut String) {
-    let mut digits = [0_u8; 20];
-    let mut at = digits.len();
-    let mut rest = number.unsigned_abs();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + u8::try_from(rest % 10).expect("a digit");
-        rest /= 10;
-        if rest == 0 {
-            break;
+    /// Writes a number with at least `places` digits.
+    fn push_digits(&mut self, mut number: u64, places: usize) {
+        let filled = self.from - places;
+        while number >= 100 {
+            let pair = usize::from(low(number % 100)) * 2;
+            number /= 100;
+            self.from -= 2;
+            self.bytes[self.from..self.from + 2].copy_from_slice(&PAIRS[pair..pair + 2]);
         }
+        if number >= 10 {
+            self.from -= 1;
+            self.bytes[self.from] = b'0' + low(number % 10);
+            number /= 10;
+        }
+        if number > 0 {
+            self.from -= 1;
+            self.bytes[self.from] = b'0' + low(number);
+        }
+        // What is not written yet is zeros.
+        self.from = self.from.min(filled);
     }
-    if number < 0 {
-        out.push('-');
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[self.from..]).expect("texts and digits were written")
     }
-    out.push_str(std::str::from_utf8(&digits[at..]).expect("digits are ASCII"));
 }
 
-fn write_time(at: Timestamp, out: &mut String) {
-    let (seconds, millis) = (at.0.unsigned_abs() / 1000, at.0.unsigned_abs() % 1000);
-    if at.0 < 0 {
-        out.push('-');
+/// The digits of 00 to 99.
+const PAIRS: [u8; 200] = {
+    let mut pairs = [b'0'; 200];
+    let (mut tens, mut at) = (0, 0);
+    while tens < 10 {
+        let mut ones = 0;
+        while ones < 10 {
+            pairs[at] += tens;
+            pairs[at + 1] += ones;
+            (ones, at) = (ones + 1, at + 2);
+        }
+        tens += 1;
     }
-    write_whole(i64::try_from(seconds).expect("a thousandth of an i64"), out);
+    pairs
+};
+
+fn low(digits: u64) -> u8 {
+    u8::try_from(digits).expect("two digits at most")
+}
+
+/// A value as [`numbers::format_short`] has it; most are whole numbers of a few digits, or have a few decimals.
+fn push_value(value: f64, text: &mut Backwards) {
+    match decimal(value) {
+        Some((0, _)) if value.is_sign_negative() => text.push("-0"),
+        Some((mut whole, mut places)) => {
+            while places > 0 && whole % 10 == 0 {
+                (whole, places) = (whole / 10, places - 1);
+            }
+            if places > 0 {
+                text.push_digits(whole % 10_u64.pow(places), places as usize);
+                text.push(".");
+                whole /= 10_u64.pow(places);
+            }
+            text.push_digits(whole, 1);
+            if value < 0.0 {
+                text.push("-");
+            }
+        }
+        None => text.push(&numbers::format_short(value)),
+    }
+}
+
+/// The size of a number of no, three or six decimals, as a whole number of ones, thousandths or millionths, and how many
+/// decimals. With at most 15 digits no other decimal is the same number, so that it is the shortest.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be small")]
+fn decimal(value: f64) -> Option<(u64, u32)> {
+    const WHOLE_MAX: f64 = 1e15;
+    let size = value.abs();
+    let as_whole = |scale: f64, places: u32| {
+        let scaled = size * scale + 0.5;
+        let whole = scaled as u64;
+        (scaled < WHOLE_MAX && numbers::same(whole as f64 / scale, size)).then_some((whole, places))
+    };
+    let whole = as_whole(1.0, 0);
+    if whole.is_some() || size < 1e-3 { whole } else { as_whole(1e3, 3).or_else(|| as_whole(1e6, 6)) }
+}
+
+fn push_time(at: Timestamp, text: &mut Backwards) {
+    let (seconds, millis) = (at.0.unsigned_abs() / 1000, at.0.unsigned_abs() % 1000);
     if millis > 0 {
-        write!(out, ".{millis:03}").expect("writing to a string cannot fail");
+        text.push_digits(millis, 3);
+        text.push(".");
+    }
+    text.push_digits(seconds, 1);
+    if at.0 < 0 {
+        text.push("-");
     }
 }
 
@@ -157,4 +201,30 @@ fn write_text(text: &str, out: &mut String) {
         return;
     }
     out.push_str(&serde_json::to_string(text).expect("a text is always valid JSON"));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn values_are_written_as_numbers_are_formatted(
+            value in prop_oneof![
+                any::<f64>(),
+                (any::<i32>(), 0..10_i32).prop_map(|(digits, places)| f64::from(digits) / 10_f64.powi(places)),
+                (-2_000_000_000_000_000_i64..2_000_000_000_000_000).prop_map(|digits| digits as f64 / 1000.0),
+            ],
+            millis in -4_000_000_000_000_i64..4_000_000_000_000,
+        ) {
+            let mut out = String::new();
+            write_sample(Sample { at: Timestamp(millis), value }, &mut out);
+            let sign = if millis < 0 { "-" } else { "" };
+            let (seconds, rest) = (millis.abs() / 1000, millis.abs() % 1000);
+            let rest = if rest == 0 { String::new() } else { format!(".{rest:03}") };
+            prop_assert_eq!(out, format!("[{sign}{seconds}{rest},\"{}\"]", numbers::format_short(value)));
+        }
+    }
 }

@@ -1,9 +1,8 @@
 //! Series of an instant vector with their values at all steps, side by side in one long column, and what they are called.
 
-use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::HashMap;
 
 use super::QueryError;
 use crate::model::{Labels, METRIC_NAME, STALE_MARKER_BITS};
@@ -21,7 +20,7 @@ pub(super) fn is_present(value: f64) -> bool {
 
 /// Labels that go with the metric's name: what the series measures, and in what.
 pub(super) fn is_of_metric(name: &str) -> bool {
-    name.starts_with("__") && matches!(name, METRIC_NAME | "__type__" | "__unit__")
+    matches!(name, METRIC_NAME | "__type__" | "__unit__")
 }
 
 /// Labels, with or without those of the metric: a name is dropped without copying the others.
@@ -49,7 +48,11 @@ impl LabelSet {
         if self.is_nameless && is_of_metric(name) {
             return "";
         }
-        self.labels.get(name).unwrap_or("")
+        match self.labels.pairs().first() {
+            // The first label is mostly the metric's name, and that is mostly what is asked for.
+            Some((first, value)) if &**first == name => value,
+            _ => self.labels.get(name).unwrap_or(""),
+        }
     }
 
     /// The shared texts of the labels as they are seen, by name.
@@ -71,12 +74,6 @@ impl PartialEq for LabelSet {
 }
 
 impl Eq for LabelSet {}
-
-impl Hash for LabelSet {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        hash_pairs(self.pairs(), state);
-    }
-}
 
 impl Ord for LabelSet {
     fn cmp(&self, other: &LabelSet) -> std::cmp::Ordering {
@@ -102,15 +99,6 @@ fn same_pairs<'a>(
             (Some(a), Some(b)) if same(&a.1, &b.1) && same(&a.0, &b.0) => {}
             _ => return false,
         }
-    }
-}
-
-fn hash_pairs<'a, H: Hasher>(pairs: impl Iterator<Item = &'a (Arc<str>, Arc<str>)>, state: &mut H) {
-    for (name, value) in pairs {
-        state.write(name.as_bytes());
-        state.write_u8(0xff);
-        state.write(value.as_bytes());
-        state.write_u8(0xff);
     }
 }
 
@@ -193,7 +181,9 @@ impl Matrix {
             let name = labels.get(METRIC_NAME);
             let first = *first.get_or_insert(name);
             is_mixed |= !(std::ptr::eq(first, name) || first == name);
-            is_mixed |= labels.pairs().any(|(name, _)| &**name != METRIC_NAME && is_of_metric(name));
+            // Labels are sorted by name: what belongs to the metric is not behind this.
+            let mut pairs = labels.pairs().take_while(|(name, _)| &**name <= "__unit__");
+            is_mixed |= pairs.any(|(name, _)| &**name != METRIC_NAME && is_of_metric(name));
         }
         self.labels.iter_mut().for_each(|labels| labels.is_nameless = true);
         is_mixed
@@ -201,13 +191,13 @@ impl Matrix {
 
     /// Refuses series that cannot be told apart, even where they have no step in common.
     pub(super) fn refuse_same(&self) -> Result<(), QueryError> {
-        let groups = Groups::by(&self.labels, |labels, hasher| labels.hash(hasher), PartialEq::eq);
+        let groups = Groups::by(&self.labels, |_| true);
         if groups.count() == self.len() { Ok(()) } else { Err(QueryError::Execution(SAME_LABELS.to_owned())) }
     }
 
     /// Joins series with the same labels into one; two that have a value at the same step are an error with this `message`.
     pub(super) fn merge_same(&mut self, message: &str) -> Result<(), QueryError> {
-        let groups = Groups::by(&self.labels, |labels, hasher| labels.hash(hasher), PartialEq::eq);
+        let groups = Groups::by(&self.labels, |_| true);
         if groups.count() == self.len() {
             return Ok(());
         }
@@ -243,26 +233,27 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    /// Groups by what is hashed and compared of the labels.
-    pub(super) fn by(
-        all: &[LabelSet],
-        hash: impl Fn(&LabelSet, &mut <DefaultHashBuilder as BuildHasher>::Hasher),
-        same: impl Fn(&LabelSet, &LabelSet) -> bool,
-    ) -> Groups {
-        let builder = DefaultHashBuilder::default();
-        let mut table: HashTable<(u64, usize)> = HashTable::with_capacity(64);
+    /// Groups by the labels whose names are kept.
+    pub(super) fn by(all: &[LabelSet], keeps: impl Fn(&str) -> bool) -> Groups {
+        // Texts of the store are shared: what stands at the same addresses is the same, and only the rest has to be read.
+        let mut known: HashMap<Box<[usize]>, usize> = HashMap::new();
+        let mut addresses = Vec::new();
+        let mut by_text: HashMap<Labels, usize> = HashMap::new();
         let mut groups = Groups { of: Vec::with_capacity(all.len()), first: Vec::new() };
         for (index, labels) in all.iter().enumerate() {
-            let mut hasher = builder.build_hasher();
-            hash(labels, &mut hasher);
-            let hash = hasher.finish();
-            let is_member = |(own, group): &(u64, usize)| *own == hash && same(&all[groups.first[*group]], labels);
-            let group = match table.find(hash, is_member) {
-                Some((_, group)) => *group,
+            addresses.clear();
+            for (name, value) in labels.pairs().filter(|(name, _)| keeps(name)) {
+                addresses.extend([name.as_ptr().addr(), value.as_ptr().addr()]);
+            }
+            let group = match known.get(&*addresses) {
+                Some(group) => *group,
                 None => {
-                    let group = groups.first.len();
-                    table.insert_unique(hash, (hash, group), |(hash, _)| *hash);
-                    groups.first.push(index);
+                    let kept = labels.clone().into_labels().without(|name| !keeps(name));
+                    let group = *by_text.entry(kept).or_insert(groups.first.len());
+                    if group == groups.first.len() {
+                        groups.first.push(index);
+                    }
+                    known.insert(Box::from(&*addresses), group);
                     group
                 }
             };
@@ -311,20 +302,11 @@ impl Grouping {
         labels.clone().into_labels().without(|name| !self.keeps(name))
     }
 
-    /// What is left of labels, for comparison.
-    fn pairs<'a>(&'a self, labels: &'a LabelSet) -> impl Iterator<Item = &'a (Arc<str>, Arc<str>)> {
-        labels.pairs().filter(|(name, _)| self.keeps(name))
-    }
-
     pub(super) fn groups(&self, all: &[LabelSet]) -> Groups {
         if self.is_by && self.names.is_empty() {
             return Groups { of: vec![0; all.len()], first: all.first().map(|_| 0).into_iter().collect() };
         }
-        Groups::by(
-            all,
-            |labels, hasher| hash_pairs(self.pairs(labels), hasher),
-            |a, b| same_pairs(self.pairs(a), self.pairs(b)),
-        )
+        Groups::by(all, |name| self.keeps(name))
     }
 
     /// Whether a label is one of those named.
@@ -335,5 +317,20 @@ impl Grouping {
     /// Whether these labels alone count.
     pub(super) fn is_by(&self) -> bool {
         self.is_by
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_texts_are_one_group_wherever_they_stand() {
+        // Each has texts of its own.
+        let all = [("a", "1"), ("b", "1"), ("a", "2"), ("b", "2")]
+            .map(|(job, part)| LabelSet::new(Labels::new([("job", job), ("part", part)])));
+        let groups = Groups::by(&all, |name| name == "job");
+        assert_eq!((groups.of, groups.first), (vec![0, 1, 0, 1], vec![0, 1]));
+        assert_eq!(Groups::by(&all, |_| true).count(), 4);
     }
 }

@@ -412,8 +412,9 @@ fn elements(matrix: Matrix, at: Timestamp) -> Vec<Element> {
 fn all_series(matrix: Matrix, grid: Grid) -> Vec<Series> {
     let mut all = Vec::with_capacity(matrix.len());
     for (labels, row) in matrix.labels.into_iter().zip(matrix.values.chunks(matrix.steps.max(1))) {
+        let mut samples = Vec::with_capacity(row.iter().filter(|value| is_present(**value)).count());
         let present = row.iter().zip(grid.times()).filter(|(value, _)| is_present(**value));
-        let samples = present.map(|(value, at)| Sample { at, value: *value }).collect();
+        samples.extend(present.map(|(value, at)| Sample { at, value: *value }));
         all.push(Series { labels: labels.into_labels(), samples });
     }
     all

@@ -1,6 +1,6 @@
 //! Arithmetic that several parts of the evaluation share: compensated sums, means, quantiles, regression, dates.
 
-use crate::model::{Sample, Timestamp};
+use crate::model::{Millis, Sample, Timestamp};
 
 /// A sum with Neumaier's compensation for what rounding loses; once it is infinite, it stays so.
 #[derive(Debug, Clone, Copy, Default)]
@@ -169,23 +169,46 @@ pub(super) fn lesser(a: f64, b: f64) -> f64 {
 }
 
 /// Slope (per second) and value at `origin` of the least-squares line through samples.
-pub(super) fn regression(samples: &[Sample], origin: Timestamp) -> (f64, f64) {
+pub(super) fn regression(samples: &[Sample], origin: Timestamp, times: &mut Times) -> (f64, f64) {
     let first = samples[0].value;
     if samples.iter().all(|s| same(s.value, first)) {
         return if first.is_infinite() { (f64::NAN, f64::NAN) } else { (0.0, first) };
     }
-    let [mut x_sum, mut y_sum, mut xy_sum, mut xx_sum] = [Sum::default(); 4];
-    for sample in samples {
-        let x = (sample.at - origin).as_secs_f64();
-        x_sum = x_sum.plus(x);
+    times.be_of(samples, origin);
+    let [mut y_sum, mut xy_sum] = [Sum::default(); 2];
+    for (sample, x) in samples.iter().zip(&times.seconds) {
         y_sum = y_sum.plus(sample.value);
         xy_sum = xy_sum.plus(x * sample.value);
-        xx_sum = xx_sum.plus(x * x);
     }
     let n = samples.len() as f64;
-    let [x, y, xy, xx] = [x_sum, y_sum, xy_sum, xx_sum].map(|sum| sum.total + sum.lost);
+    let [x, y, xy, xx] = [times.sum, y_sum, xy_sum, times.sum_of_squares].map(|sum| sum.total + sum.lost);
     let slope = (xy - x * y / n) / (xx - x * x / n);
     (slope, y / n - slope * x / n)
+}
+
+/// The times of a regression, which are mostly the same for one window after the other and one series after the other.
+#[derive(Debug, Default)]
+pub(super) struct Times {
+    /// From the origin, in milliseconds and in seconds.
+    millis: Vec<Millis>,
+    seconds: Vec<f64>,
+    sum: Sum,
+    sum_of_squares: Sum,
+}
+
+impl Times {
+    fn be_of(&mut self, samples: &[Sample], origin: Timestamp) {
+        let millis = samples.iter().map(|sample| sample.at - origin);
+        if self.millis.len() == samples.len() && self.millis.iter().copied().eq(millis.clone()) {
+            return;
+        }
+        self.millis.clear();
+        self.millis.extend(millis);
+        self.seconds.clear();
+        self.seconds.extend(self.millis.iter().map(|millis| millis.as_secs_f64()));
+        self.sum = self.seconds.iter().fold(Sum::default(), |sum, x| sum.plus(*x));
+        self.sum_of_squares = self.seconds.iter().fold(Sum::default(), |sum, x| sum.plus(x * x));
+    }
 }
 
 /// Whether two numbers are equal, exactly; NaN is not equal to NaN.

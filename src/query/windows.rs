@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::eval::Grid;
 use super::matrix::ABSENT;
-use super::numbers::{self, Mean, Sum};
+use super::numbers::{self, Mean, Sum, Times};
 use super::tree::RangeFunction;
 use crate::model::{Millis, Sample, Timestamp};
 
@@ -39,7 +39,7 @@ impl Moves {
     pub(super) fn apply(&self, samples: &[Sample], scratch: &mut Scratch, values: &mut Vec<f64>) -> u64 {
         let mut visits = 0;
         let is_counter = matches!(self.function, RangeFunction::Rate | RangeFunction::Increase);
-        let Scratch { values: room, resets, falls } = scratch;
+        let Scratch { resets, falls, kept } = scratch;
         resets.clear();
         falls.clear();
         if is_counter {
@@ -65,7 +65,7 @@ impl Moves {
                 at: self.grid.at(step),
             };
             let parameter = |index: usize| self.parameters[index][step];
-            values.push(value_of(self.function, &window, parameter, room).unwrap_or(ABSENT));
+            values.push(value_of(self.function, &window, parameter, kept).unwrap_or(ABSENT));
         });
         visits
     }
@@ -74,10 +74,18 @@ impl Moves {
 /// Room that is used again for each series.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    values: Vec<f64>,
     /// Where a counter is lower than before, and from where it fell.
     resets: Vec<usize>,
     falls: Vec<f64>,
+    kept: Kept,
+}
+
+/// What is kept from one window to the next.
+#[derive(Debug, Default)]
+struct Kept {
+    room: Vec<f64>,
+    extent: Extent,
+    times: Times,
 }
 
 /// Appends for each step 1 where there is a sample in the window.
@@ -109,26 +117,27 @@ fn value_of(
     function: RangeFunction,
     window: &Window<'_>,
     parameter: impl Fn(usize) -> f64,
-    scratch: &mut Vec<f64>,
+    kept: &mut Kept,
 ) -> Option<f64> {
     use RangeFunction as F;
     let samples = window.samples;
     let (first, last) = (samples.first()?, samples.last()?);
     let values = || samples.iter().map(|sample| sample.value);
+    let Kept { room, extent, times } = kept;
     let mut quantile = |q: f64, values: &mut dyn Iterator<Item = f64>| {
-        scratch.clear();
-        scratch.extend(values);
-        numbers::quantile(q, scratch)
+        room.clear();
+        room.extend(values);
+        numbers::quantile(q, room)
     };
     Some(match function {
-        F::Rate => extrapolated(window, Growth::Counter, (window.end - window.start).as_secs_f64())?,
-        F::Increase => extrapolated(window, Growth::Counter, 1.0)?,
-        F::Delta => extrapolated(window, Growth::Gauge, 1.0)?,
+        F::Rate => extrapolated(window, Growth::Counter, (window.end - window.start).as_secs_f64(), extent)?,
+        F::Increase => extrapolated(window, Growth::Counter, 1.0, extent)?,
+        F::Delta => extrapolated(window, Growth::Gauge, 1.0, extent)?,
         F::Irate => last_two(samples, Growth::Counter)?,
         F::Idelta => last_two(samples, Growth::Gauge)?,
-        F::Deriv if samples.len() > 1 => numbers::regression(samples, first.at).0,
+        F::Deriv if samples.len() > 1 => numbers::regression(samples, first.at, times).0,
         F::PredictLinear if samples.len() > 1 => {
-            let (slope, now) = numbers::regression(samples, window.at);
+            let (slope, now) = numbers::regression(samples, window.at, times);
             slope * parameter(0) + now
         }
         F::Deriv | F::PredictLinear => return None,
@@ -168,7 +177,7 @@ enum Growth {
 
 /// The growth over the window, extrapolated to its bounds as Prometheus does: as far as half an interval where samples end
 /// early, and for a counter no further back than where it was zero. It is divided by `length`.
-fn extrapolated(window: &Window<'_>, growth: Growth, length: f64) -> Option<f64> {
+fn extrapolated(window: &Window<'_>, growth: Growth, length: f64, extent: &mut Extent) -> Option<f64> {
     let samples = window.samples;
     let (first, last) = (samples.first()?, samples.last()?);
     if samples.len() < 2 {
@@ -180,24 +189,48 @@ fn extrapolated(window: &Window<'_>, growth: Growth, length: f64) -> Option<f64>
             difference += from;
         }
     }
-    let sampled = (last.at - first.at).as_secs_f64();
-    let interval = sampled / (samples.len() - 1) as f64;
-    let threshold = interval * 1.1;
-    let mut to_start = (first.at - window.start).as_secs_f64();
-    let mut to_end = (window.end - last.at).as_secs_f64();
-    if to_start >= threshold {
-        to_start = interval / 2.0;
+    let key = (first.at - window.start, last.at - first.at, window.end - last.at, samples.len());
+    if extent.key != key {
+        *extent = Extent::new(key, length);
     }
     if growth == Growth::Counter && difference > 0.0 && first.value >= 0.0 {
-        let to_zero = sampled * (first.value / difference);
-        if to_zero < to_start {
-            to_start = to_zero;
+        let to_zero = extent.sampled * (first.value / difference);
+        if to_zero < extent.to_start {
+            return Some(difference * extent.factor_from(to_zero, length));
         }
     }
-    if to_end >= threshold {
-        to_end = interval / 2.0;
+    Some(difference * extent.factor)
+}
+
+/// How far the samples of a window reach and how far they are extrapolated, in seconds: mostly the same for one window after
+/// the other and one series after the other of a query, and several divisions.
+#[derive(Debug, Default)]
+struct Extent {
+    /// From the window's start to the first sample, on to the last, and on to the window's end; how many samples there are.
+    key: (Millis, Millis, Millis, usize),
+    sampled: f64,
+    to_start: f64,
+    to_end: f64,
+    /// By what the growth is multiplied where it is extrapolated as far as `to_start`.
+    factor: f64,
+}
+
+impl Extent {
+    fn new(key: (Millis, Millis, Millis, usize), length: f64) -> Extent {
+        let (to_start, sampled, to_end, count) = key;
+        let sampled = sampled.as_secs_f64();
+        let interval = sampled / (count - 1) as f64;
+        let reach = |to_bound: Millis| {
+            let seconds = to_bound.as_secs_f64();
+            if seconds >= interval * 1.1 { interval / 2.0 } else { seconds }
+        };
+        let extent = Extent { key, sampled, to_start: reach(to_start), to_end: reach(to_end), factor: 0.0 };
+        Extent { factor: extent.factor_from(extent.to_start, length), ..extent }
     }
-    Some(difference * ((sampled + to_start + to_end) / sampled / length))
+
+    fn factor_from(&self, to_start: f64, length: f64) -> f64 {
+        (self.sampled + to_start + self.to_end) / self.sampled / length
+    }
 }
 
 /// The growth between the last two samples; of a counter, a second.

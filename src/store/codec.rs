@@ -219,10 +219,15 @@ impl<'a> Decoder<'a> {
 
     #[inline(always)]
     fn read(&mut self) -> Option<Sample> {
+        // Enough for most samples, so that few of the branches below depend on where bytes end.
+        self.bits.refill();
         if self.first {
             self.first = false;
             self.at = self.bits.take_wide(64)?.cast_signed();
             self.value = self.bits.take_wide(64)?;
+        } else if let Some(xor) = self.bits.take_usual(self.window) {
+            self.at = self.at.wrapping_add(self.delta);
+            self.value ^= xor;
         } else {
             self.delta = self.delta.wrapping_add(self.read_delta_of_delta()?);
             self.at = self.at.wrapping_add(self.delta);
@@ -287,7 +292,9 @@ impl Iterator for Decoder<'_> {
 /// Bits that are being read, from the top of each byte: some of them in a buffer, again from its top.
 #[derive(Debug)]
 struct Bits<'a> {
-    rest: &'a [u8],
+    bytes: &'a [u8],
+    /// How many bytes are in the buffer or were.
+    read: usize,
     buffer: u64,
     /// How many bits of the buffer are to be read; those below are zeros or what follows.
     held: u32,
@@ -295,25 +302,34 @@ struct Bits<'a> {
 
 impl<'a> Bits<'a> {
     fn new(bytes: &'a [u8]) -> Bits<'a> {
-        Bits { rest: bytes, buffer: 0, held: 0 }
+        Bits { bytes, read: 0, buffer: 0, held: 0 }
     }
 
     /// Fills the buffer up to at least 56 bits, or to the end of the bytes.
     #[inline(always)]
     fn refill(&mut self) {
-        if let Some(eight) = self.rest.first_chunk::<8>() {
-            self.buffer |= u64::from_be_bytes(*eight) >> self.held;
-            let bytes = (63 - self.held) / 8;
-            self.rest = &self.rest[bytes as usize..];
-            self.held += bytes * 8;
-            return;
-        }
-        while self.held <= 56
-            && let Some((byte, rest)) = self.rest.split_first()
-        {
-            self.buffer &= !(u64::MAX >> self.held);
-            self.buffer |= u64::from(*byte) << (56 - self.held);
-            (self.rest, self.held) = (rest, self.held + 8);
+        let rest = &self.bytes[self.read..];
+        let room = (63 - self.held) / 8;
+        let (next, bytes) = match rest.first_chunk() {
+            Some(eight) => (u64::from_be_bytes(*eight), room),
+            None => self.last_bytes(rest.len(), room),
+        };
+        self.buffer |= next >> self.held;
+        self.read += bytes as usize;
+        self.held += bytes * 8;
+    }
+
+    /// The last `left` bytes, fewer than eight, from the top; and how many of them there is room for.
+    #[inline(always)]
+    fn last_bytes(&self, left: usize, room: u32) -> (u64, u32) {
+        let left = u32::try_from(left).expect("fewer than eight");
+        match self.bytes.last_chunk() {
+            _ if left == 0 => (0, 0),
+            Some(eight) => (u64::from_be_bytes(*eight) << (64 - 8 * left), room.min(left)),
+            None => {
+                let next = self.bytes.iter().rev().take(left as usize);
+                (next.fold(0, |next, byte| next >> 8 | u64::from(*byte) << 56), room.min(left))
+            }
         }
     }
 
@@ -324,6 +340,19 @@ impl<'a> Bits<'a> {
             self.refill();
         }
         self.buffer.leading_ones().min(4) as usize
+    }
+
+    /// The XOR of the usual sample: as far from the last as that from the one before, and fitting the last window.
+    #[inline(always)]
+    fn take_usual(&mut self, (lead, trail): (u32, u32)) -> Option<u64> {
+        let width = 64 - lead - trail;
+        if self.buffer >> 61 != 0b010 || self.held < 3 + width {
+            return None;
+        }
+        let xor = self.buffer << 3 >> (64 - width) << trail;
+        self.buffer <<= 3 + width;
+        self.held -= 3 + width;
+        Some(xor)
     }
 
     /// The next `width` bits, 33 to 64 of them.
