@@ -28,8 +28,9 @@ pub fn plan(input: &PlanInput) -> Plan {
     planner.reserve_what_is_under_way();
     let candidates = std::mem::take(&mut planner.candidates);
     let mut order: Vec<&Candidate<'_>> = candidates.iter().collect();
-    // A stable sort: by expected loss among those of one mode. What is only written down takes nothing from what is done.
-    order.sort_by_key(|candidate| std::cmp::Reverse(planner.mode(planner.policy(candidate))));
+    // A stable sort: by expected loss among those of one mode. What is only written down, or waits for a person, takes nothing
+    // from what is done.
+    order.sort_by_key(|candidate| std::cmp::Reverse(planner.mode_now(candidate)));
     for candidate in order {
         planner.decide(candidate);
     }
@@ -173,6 +174,15 @@ impl<'a> Planner<'a> {
     /// How far a policy may go: its own mode up to the global one.
     pub(super) fn mode(&self, policy: &Policy) -> Mode {
         policy.mode.min(self.input.gates.mode)
+    }
+
+    /// The same for what a person may have said yes to already: that is done.
+    fn mode_now(&self, candidate: &Candidate<'_>) -> Mode {
+        let offered = self.plan.carry.waiting.get(candidate.key).and_then(|actions| actions.last());
+        match self.mode(self.policy(candidate)) {
+            Mode::Approve if offered.is_some_and(|main| self.input.gates.approved.contains(&main.id)) => Mode::Act,
+            mode => mode,
+        }
     }
 
     fn count_what_is_under_way(&mut self) {

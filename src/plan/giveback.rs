@@ -83,8 +83,16 @@ impl<'a> Planner<'a> {
             if !main.is_in_force() && !main.is_under_way(self.now) {
                 return WhyKept::Gone;
             }
-            return match by_key.get(main.action.target.component.to_string().as_str()) {
+            let beneficiary = main.action.target.component.to_string();
+            return match by_key.get(beneficiary.as_str()) {
                 Some(candidate) if !self.is_calm(candidate) => WhyKept::Stands(candidate),
+                // A gap in the data of what it made room for is no calm.
+                None if !self.assessed.contains_key(beneficiary.as_str())
+                    && main.action.undo.is_none()
+                    && self.now - main.action.decided_at < GONE_AFTER =>
+                {
+                    WhyKept::Unseen
+                }
                 // Nothing gives back what cannot be undone: there is nothing to wait for.
                 _ if main.action.undo.is_none() => WhyKept::Gone,
                 _ => WhyKept::UndoneFirst,
@@ -215,7 +223,13 @@ impl<'a> Planner<'a> {
 
     fn extend_unseen(&mut self, past: &PastAction) {
         let by = self.policy_named(&past.action.policy).map_or(EXTENDED_BY, |policy| policy.expires_after);
-        self.extend_by(past, by, &format!("{} is no longer seen", past.action.target.component));
+        let own = past.action.target.component.to_string();
+        let main = past.action.makes_room_for.as_deref().and_then(|id| self.past.get(id));
+        let unseen = match main.filter(|_| self.is_seen(past, &own)) {
+            Some(main) => main.action.target.component.to_string(),
+            None => own,
+        };
+        self.extend_by(past, by, &format!("{unseen} is no longer seen"));
     }
 
     fn undo(&mut self, past: &'a PastAction, key: &str) {

@@ -326,13 +326,14 @@ impl Checker {
                 self.released_kinds.insert(kind.name().to_owned());
             }
         }
-        let mut streaks = BTreeMap::new();
+        // Of what is not among what is seen nothing new is known: how it stood goes on.
+        let mut streaks = std::mem::take(&mut self.streaks);
         self.left.clear();
         for assessment in moment.assessments {
             let Some(rules) = self.rules(&assessment.component.kind) else { continue };
             let key = assessment.component.to_string();
             let p = self.fresh(assessment, moment.now);
-            let (above, below) = self.streaks.get(&key).copied().unwrap_or_default();
+            let (above, below) = streaks.get(&key).copied().unwrap_or_default();
             let above = if p.is_some_and(|p| p >= rules.enter) { above + 1 } else { 0 };
             let below = if p.is_some_and(|p| p < rules.exit) { below + 1 } else { 0 };
             if above >= rules.enter_for {
