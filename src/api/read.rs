@@ -75,8 +75,7 @@ async fn evaluate(
         settings.lookback = parse_duration(text).ok_or_else(|| Refusal::bad_data(wrong()))?;
     }
     let limit = params.limit()?;
-    let asked =
-        params.duration("timeout")?.map_or(Duration::MAX, |asked| Duration::from_millis(asked.0.max(0).unsigned_abs()));
+    let asked = params.duration("timeout")?.map_or(Duration::MAX, Millis::to_std);
     let wants_stats = params.get("stats").is_some();
     let asked_at = Instant::now();
     let until = asked_at + asked.min(shared.options.query.timeout);

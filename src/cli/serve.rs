@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -107,7 +106,7 @@ async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
             samples_max: arguments.max_samples,
             ..query::Settings::default()
         },
-        timeout: Duration::from_millis(arguments.query_timeout.0.unsigned_abs()),
+        timeout: arguments.query_timeout.to_std(),
         concurrency_max: arguments.max_concurrency,
     };
     let web = WebOptions { enable_lifecycle: arguments.enable_lifecycle, query, flags: flags(&arguments) };

@@ -67,9 +67,11 @@ impl Ahead for Report {
         let series = self.assessments.iter().filter_map(|assessment| {
             let value = value?(assessment)?;
             let labels = component_labels(assessment).with(METRIC_NAME, metric);
+            if !matchers.iter().all(|matcher| matcher.matches_labels(&labels)) {
+                return None;
+            }
             let samples = samples((after, until), (self.at, self.at + assessment.horizon), |_| Some(value));
-            (!samples.is_empty() && matchers.iter().all(|m| m.matches_labels(&labels)))
-                .then_some(Selected { labels, samples })
+            (!samples.is_empty()).then_some(Selected { labels, samples })
         });
         series.collect()
     }
@@ -102,10 +104,10 @@ impl Report {
 /// Keeps health, probability and expected loss as series, so that their past can be queried here too.
 pub(super) fn keep_assessments(store: &Store, assessments: &[Assessment], now: Timestamp) {
     for assessment in assessments {
+        let labels = component_labels(assessment);
         for (name, value) in COMPONENT_METRICS {
             if let Some(value) = value(assessment) {
-                let labels = component_labels(assessment).with(METRIC_NAME, name);
-                store.append(&labels, Sample { at: now, value });
+                store.append(&labels.with(METRIC_NAME, name), Sample { at: now, value });
             }
         }
     }

@@ -45,8 +45,7 @@ impl<'a> Planner<'a> {
         self.note_unseen();
         for past in due {
             let key = past.action.target.component.to_string();
-            if self.touched.contains(&key) || self.stands_under_another(past, &key) || self.is_being_undone(past, &key)
-            {
+            if self.touched.contains(&key) || !self.is_on_top(past, &key) {
                 continue;
             }
             if let Some(words) = self.no_longer_ours(past, &key) {
@@ -114,8 +113,12 @@ impl<'a> Planner<'a> {
 
     /// Whether this plan finds out that somebody else changed what an action had set.
     pub(super) fn is_disowned(&self, past: &PastAction, key: &str) -> bool {
-        let looked_at = self.is_due(past) && !self.stands_under_another(past, key) && !self.is_being_undone(past, key);
-        looked_at && self.no_longer_ours(past, key).is_some()
+        self.is_due(past) && self.is_on_top(past, key) && self.no_longer_ours(past, key).is_some()
+    }
+
+    /// Whether nothing of ours stands on it, and nothing is on the way to undo it.
+    fn is_on_top(&self, past: &PastAction, key: &str) -> bool {
+        !self.stands_under_another(past, key) && !self.is_being_undone(past, key)
     }
 
     fn is_due(&self, past: &PastAction) -> bool {

@@ -113,7 +113,7 @@ pub(super) fn check_selector(selector: &ParsedSelector, empty: EmptyMatchers) ->
             let (name, other) = (quoted(name), quoted(&parsed.value));
             return refuse(at, format!("metric name must not be set twice: {name} or {other}"));
         }
-        matchers.push(Matcher { name: parsed.name.clone(), op: parsed.op.clone(), value: parsed.value.clone() });
+        matchers.push(parsed.clone());
     }
     if let Some(name) = &selector.name {
         matchers.insert(0, Matcher::equal(METRIC_NAME, name));

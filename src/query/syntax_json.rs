@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use super::catalog::{self, Last};
 use super::check::kind_of;
 use super::numbers;
-use super::syntax::{AtModifier, BinaryExpr, Cardinality, Expr, LabelMatcher, Length, Selector, When};
+use super::syntax::{AtModifier, BinaryExpr, Cardinality, Expr, Length, Selector, When};
 use super::tree::Kind;
 use crate::model::METRIC_NAME;
-use crate::store::MatchOp;
+use crate::store::Matcher;
 
 impl Expr {
     /// Itself and what is below it, as Prometheus's `/api/v1/parse_query` gives it.
@@ -84,8 +84,8 @@ fn type_name(kind: Kind) -> &'static str {
 
 fn select(selector: &Selector, range: Option<&Length>) -> Value {
     let name = selector.name.as_deref().unwrap_or("");
-    let named = (!name.is_empty()).then(|| json!({"name": METRIC_NAME, "type": "=", "value": name}));
-    let matchers: Vec<Value> = selector.matchers.iter().map(matcher).chain(named).collect();
+    let named = (!name.is_empty()).then(|| Matcher::equal(METRIC_NAME, name));
+    let matchers: Vec<Value> = selector.matchers.iter().chain(&named).map(matcher).collect();
     let (fixed, moment) = moment(&selector.when);
     let mut json = json!({"matchers": matchers, "name": name, "offset": offset(&selector.when)});
     if let Some(range) = range {
@@ -97,14 +97,8 @@ fn select(selector: &Selector, range: Option<&Length>) -> Value {
     json
 }
 
-fn matcher(matcher: &LabelMatcher) -> Value {
-    let kind = match &matcher.op {
-        MatchOp::Equal => "=",
-        MatchOp::NotEqual => "!=",
-        MatchOp::Matches(_) => "=~",
-        MatchOp::NotMatches(_) => "!~",
-    };
-    json!({"name": matcher.name, "type": kind, "value": matcher.value})
+fn matcher(matcher: &Matcher) -> Value {
+    json!({"name": matcher.name, "type": matcher.op.as_str(), "value": matcher.value})
 }
 
 fn offset(when: &When) -> i64 {

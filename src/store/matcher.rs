@@ -17,6 +17,18 @@ pub enum MatchOp {
     NotMatches(Regex),
 }
 
+impl MatchOp {
+    /// How it is written in PromQL.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            MatchOp::Equal => "=",
+            MatchOp::NotEqual => "!=",
+            MatchOp::Matches(_) => "=~",
+            MatchOp::NotMatches(_) => "!~",
+        }
+    }
+}
+
 /// One condition on a label, as in PromQL. An absent label counts as the empty value.
 #[derive(Debug, Clone)]
 pub struct Matcher {

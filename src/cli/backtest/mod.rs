@@ -32,7 +32,7 @@ use crate::config::{self, Beside, Settings};
 use crate::cycle::predict_rules;
 use crate::health::Rule;
 use crate::model::{Labels, METRIC_NAME, Millis, Sample, Timestamp};
-use crate::store::{MatchOp, Matcher};
+use crate::store::Matcher;
 
 use replay::Play;
 use report::{Frame, Gate};
@@ -298,14 +298,8 @@ fn asked(arguments: &BacktestArguments, settings: &Settings) -> anyhow::Result<L
 /// A selector as PromQL has it.
 fn selector_text(matchers: &[Matcher]) -> String {
     let parts = matchers.iter().map(|matcher| {
-        let op = match matcher.op {
-            MatchOp::Equal => "=",
-            MatchOp::NotEqual => "!=",
-            MatchOp::Matches(_) => "=~",
-            MatchOp::NotMatches(_) => "!~",
-        };
         let escaped = matcher.value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-        format!("{}{op}\"{escaped}\"", matcher.name)
+        format!("{}{}\"{escaped}\"", matcher.name, matcher.op.as_str())
     });
     format!("{{{}}}", parts.collect::<Vec<_>>().join(","))
 }

@@ -1,7 +1,7 @@
 //! The tree that a text is parsed to, as it was written: parentheses, positions and all.
 
 use crate::model::Timestamp;
-use crate::store::MatchOp;
+use crate::store::Matcher;
 
 /// Where something stands in the text, in bytes; the end is behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -144,24 +144,13 @@ pub struct When {
     pub at: Option<AtModifier>,
 }
 
-/// A condition on a label as it was written.
-#[derive(Debug, Clone)]
-pub struct LabelMatcher {
-    /// The label.
-    pub name: String,
-    /// The comparison.
-    pub op: MatchOp,
-    /// The text to compare with.
-    pub value: String,
-}
-
 /// Series by their labels.
 #[derive(Debug, Clone)]
 pub struct Selector {
     /// The metric's name, where it stands before the braces.
     pub name: Option<String>,
     /// What stands in the braces.
-    pub matchers: Vec<LabelMatcher>,
+    pub matchers: Vec<Matcher>,
     /// Offset and moment.
     pub when: When,
     /// Where it stands.

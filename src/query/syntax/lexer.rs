@@ -2,6 +2,7 @@
 //!
 //! What a character means depends on where it stands: inside braces keywords are names, inside brackets numbers are durations.
 
+use super::ast::BinaryOperator;
 use super::quote::{quoted, quoted_char};
 
 /// What a token is.
@@ -17,8 +18,14 @@ pub(super) enum Kind {
     Aggregator,
     /// `start` and `end`.
     Bound,
-    /// `and`, `or`, `unless`, `atan2` and all that is written with signs.
-    Operator(Sign),
+    /// An operator between two operands.
+    Operator(BinaryOperator),
+    /// `=~`
+    Matches,
+    /// `!~`
+    MatchesNot,
+    /// `@`
+    At,
     LeftParen,
     RightParen,
     LeftBrace,
@@ -42,30 +49,6 @@ pub(super) enum Keyword {
     Offset,
     On,
     Without,
-}
-
-/// An operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sign {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    Mod,
-    Pow,
-    Atan2,
-    Equal,
-    NotEqual,
-    Greater,
-    GreaterOrEqual,
-    Less,
-    LessOrEqual,
-    And,
-    Or,
-    Unless,
-    Matches,
-    MatchesNot,
-    At,
 }
 
 /// A token and where it stands, in bytes.
@@ -93,9 +76,9 @@ impl Token<'_> {
             Kind::Keyword(_) => format!("<{}>", self.text),
             Kind::Aggregator => format!("<aggr:{}>", self.text),
             // Prometheus has no name for this one and writes its number.
-            Kind::Operator(Sign::At) => "\"<Item 57400>\" <op:@>".to_owned(),
+            Kind::At => "\"<Item 57400>\" <op:@>".to_owned(),
             Kind::Equals => quoted(self.text),
-            Kind::Operator(_) => format!("<op:{}>", self.text),
+            Kind::Operator(_) | Kind::Matches | Kind::MatchesNot => format!("<op:{}>", self.text),
             _ => self.shortened(),
         }
     }
@@ -182,24 +165,24 @@ impl<'a> Lexer<'a> {
         };
         match first {
             ',' => self.emit(Kind::Comma),
-            '*' => self.operator(Sign::Mul),
-            '/' => self.operator(Sign::Div),
-            '%' => self.operator(Sign::Mod),
-            '+' => self.operator(Sign::Add),
-            '-' => self.operator(Sign::Sub),
-            '^' => self.operator(Sign::Pow),
-            '@' => self.operator(Sign::At),
-            '=' if self.accept('=') => self.operator(Sign::Equal),
+            '*' => self.operator(BinaryOperator::Multiply),
+            '/' => self.operator(BinaryOperator::Divide),
+            '%' => self.operator(BinaryOperator::Modulo),
+            '+' => self.operator(BinaryOperator::Add),
+            '-' => self.operator(BinaryOperator::Subtract),
+            '^' => self.operator(BinaryOperator::Power),
+            '@' => self.emit(Kind::At),
+            '=' if self.accept('=') => self.operator(BinaryOperator::Equal),
             '=' if self.peek() == Some('~') => self.fail("unexpected character after '=': '~'"),
             '=' => self.emit(Kind::Equals),
             '!' => match self.bump() {
-                Some('=') => self.operator(Sign::NotEqual),
+                Some('=') => self.operator(BinaryOperator::NotEqual),
                 other => self.fail(&format!("unexpected character after '!': {}", quoted_char(other))),
             },
-            '<' if self.accept('=') => self.operator(Sign::LessOrEqual),
-            '<' => self.operator(Sign::Less),
-            '>' if self.accept('=') => self.operator(Sign::GreaterOrEqual),
-            '>' => self.operator(Sign::Greater),
+            '<' if self.accept('=') => self.operator(BinaryOperator::LessOrEqual),
+            '<' => self.operator(BinaryOperator::Less),
+            '>' if self.accept('=') => self.operator(BinaryOperator::GreaterOrEqual),
+            '>' => self.operator(BinaryOperator::Greater),
             '"' | '\'' | '`' => self.text(first),
             '(' => self.open_paren(),
             ')' => self.close_paren(),
@@ -235,11 +218,11 @@ impl<'a> Lexer<'a> {
         match first {
             ',' => self.emit(Kind::Comma),
             '"' | '\'' | '`' => self.text(first),
-            '=' if self.accept('~') => self.operator(Sign::Matches),
+            '=' if self.accept('~') => self.emit(Kind::Matches),
             '=' => self.emit(Kind::Equals),
             '!' => match self.bump() {
-                Some('~') => self.operator(Sign::MatchesNot),
-                Some('=') => self.operator(Sign::NotEqual),
+                Some('~') => self.emit(Kind::MatchesNot),
+                Some('=') => self.operator(BinaryOperator::NotEqual),
                 other => self.fail(&format!("unexpected character after '!' inside braces: {}", quoted_char(other))),
             },
             '{' => self.fail("unexpected left brace '{'"),
@@ -271,12 +254,12 @@ impl<'a> Lexer<'a> {
             }
             '(' => self.open_paren(),
             ')' => self.close_paren(),
-            '+' => self.operator(Sign::Add),
-            '-' => self.operator(Sign::Sub),
-            '*' => self.operator(Sign::Mul),
-            '/' => self.operator(Sign::Div),
-            '%' => self.operator(Sign::Mod),
-            '^' => self.operator(Sign::Pow),
+            '+' => self.operator(BinaryOperator::Add),
+            '-' => self.operator(BinaryOperator::Subtract),
+            '*' => self.operator(BinaryOperator::Multiply),
+            '/' => self.operator(BinaryOperator::Divide),
+            '%' => self.operator(BinaryOperator::Modulo),
+            '^' => self.operator(BinaryOperator::Power),
             _ if first.is_ascii_digit() || self.begins_fraction(first) => {
                 (self.seen_duration, self.in_duration) = (true, false);
                 self.number_or_duration()
@@ -429,8 +412,8 @@ impl<'a> Lexer<'a> {
         true
     }
 
-    fn operator(&self, sign: Sign) -> Lexed<'a> {
-        self.emit(Kind::Operator(sign))
+    fn operator(&self, operator: BinaryOperator) -> Lexed<'a> {
+        self.emit(Kind::Operator(operator))
     }
 
     fn emit(&self, kind: Kind) -> Lexed<'a> {
@@ -495,10 +478,10 @@ fn code_point(character: char) -> String {
 
 fn keyword(word: &str) -> Option<Kind> {
     Some(match word {
-        "and" => Kind::Operator(Sign::And),
-        "or" => Kind::Operator(Sign::Or),
-        "unless" => Kind::Operator(Sign::Unless),
-        "atan2" => Kind::Operator(Sign::Atan2),
+        "and" => Kind::Operator(BinaryOperator::And),
+        "or" => Kind::Operator(BinaryOperator::Or),
+        "unless" => Kind::Operator(BinaryOperator::Unless),
+        "atan2" => Kind::Operator(BinaryOperator::Atan2),
         "sum" | "avg" | "count" | "min" | "max" | "group" | "stddev" | "stdvar" | "topk" | "bottomk"
         | "count_values" | "quantile" | "limitk" | "limit_ratio" => Kind::Aggregator,
         "offset" => Kind::Keyword(Keyword::Offset),

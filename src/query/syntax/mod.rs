@@ -10,8 +10,8 @@ mod quote;
 mod pattern;
 
 pub use ast::{
-    AggregateExpr, AtModifier, BinaryExpr, BinaryOperator, CallExpr, Cardinality, Expr, LabelMatcher, Length, Number,
-    RangeExpr, Selector, Span, Subquery, VectorMatching, When,
+    AggregateExpr, AtModifier, BinaryExpr, BinaryOperator, CallExpr, Cardinality, Expr, Length, Number, RangeExpr,
+    Selector, Span, Subquery, VectorMatching, When,
 };
 pub(super) use parser::{Features, parse};
 

@@ -10,13 +10,14 @@ mod lengths;
 use std::collections::VecDeque;
 
 use super::ast::{
-    AggregateExpr, BinaryExpr, BinaryOperator, CallExpr, Cardinality, Expr, LabelMatcher, Number, Selector, Span,
-    VectorMatching, When,
+    AggregateExpr, BinaryExpr, BinaryOperator, CallExpr, Cardinality, Expr, Number, Selector, Span, VectorMatching,
+    When,
 };
-use super::lexer::{Keyword, Kind, LexError, Lexer, Sign, Token};
+use super::lexer::{Keyword, Kind, LexError, Lexer, Token};
 use super::{ParseError, numerals, pattern, quote};
+use crate::model::METRIC_NAME;
 use crate::query::catalog;
-use crate::store::MatchOp;
+use crate::store::{MatchOp, Matcher};
 
 /// The deepest nesting of a tree: everything that recurses over it does so within the stack of an ordinary thread.
 pub(in crate::query) const DEPTH_MAX: usize = 256;
@@ -149,8 +150,11 @@ impl<'a> Parser<'a> {
     fn expr(&mut self, precedence: u8) -> Parsed<(Expr, usize)> {
         self.depth = self.check_depth(self.depth + 1)?;
         let (mut left, mut depth) = self.operand()?;
-        while let Kind::Operator(sign) = self.token.kind {
-            let Some((operator, own)) = binary_operator(sign).filter(|(_, own)| *own >= precedence) else { break };
+        while let Kind::Operator(operator) = self.token.kind {
+            let own = precedence_of(operator);
+            if own < precedence {
+                break;
+            }
             let operator_at = self.skip_spaces(left.span().end);
             self.advance()?;
             let (yields_bool, matching) = self.modifiers()?;
@@ -218,7 +222,9 @@ impl<'a> Parser<'a> {
             Kind::Text => self.unquote(token),
             Kind::Identifier | Kind::MetricIdentifier | Kind::Aggregator | Kind::Bound => token.text.to_owned(),
             Kind::Keyword(keyword) if keyword != Keyword::Without => token.text.to_owned(),
-            Kind::Operator(Sign::And | Sign::Or | Sign::Unless | Sign::Atan2) => token.text.to_owned(),
+            Kind::Operator(
+                BinaryOperator::And | BinaryOperator::Or | BinaryOperator::Unless | BinaryOperator::Atan2,
+            ) => token.text.to_owned(),
             _ => return Err(self.unexpected("grouping opts", "label")),
         };
         if name.is_empty() {
@@ -230,11 +236,11 @@ impl<'a> Parser<'a> {
 
     /// An operand with its sign, range, offset and moment.
     fn operand(&mut self) -> Parsed<(Expr, usize)> {
-        if let Kind::Operator(sign @ (Sign::Add | Sign::Sub)) = self.token.kind {
+        if let Kind::Operator(sign @ (BinaryOperator::Add | BinaryOperator::Subtract)) = self.token.kind {
             let start = self.advance()?.start;
             // A sign binds as tightly as `*`: `-2 ^ 2` is −4.
             let (inner, depth) = self.expr(MULTIPLY + 1)?;
-            let is_minus = sign == Sign::Sub;
+            let is_minus = sign == BinaryOperator::Subtract;
             if let Expr::Number(mut number) = inner {
                 number.value = if is_minus { -number.value } else { number.value };
                 number.span.start = start;
@@ -251,7 +257,7 @@ impl<'a> Parser<'a> {
                     depth = self.check_depth(depth + 1)?;
                 }
                 Kind::Keyword(Keyword::Offset) => self.offset(&mut expr)?,
-                Kind::Operator(Sign::At) => self.at(&mut expr)?,
+                Kind::At => self.at(&mut expr)?,
                 _ => return Ok((expr, depth)),
             }
         }
@@ -285,7 +291,7 @@ impl<'a> Parser<'a> {
             }
             Kind::MetricIdentifier
             | Kind::Bound
-            | Kind::Operator(Sign::And | Sign::Or | Sign::Unless)
+            | Kind::Operator(BinaryOperator::And | BinaryOperator::Or | BinaryOperator::Unless)
             | Kind::Keyword(Keyword::By | Keyword::Offset | Keyword::Without) => {
                 self.advance()?;
                 self.metric(token)
@@ -328,7 +334,7 @@ impl<'a> Parser<'a> {
     }
 
     /// `{a="b", c=~"d"}`
-    fn matchers(&mut self) -> Parsed<(Vec<LabelMatcher>, Span)> {
+    fn matchers(&mut self) -> Parsed<(Vec<Matcher>, Span)> {
         let start = self.advance()?.start;
         let mut matchers = Vec::new();
         while self.token.kind != Kind::RightBrace {
@@ -343,7 +349,7 @@ impl<'a> Parser<'a> {
         Ok((matchers, Span { start, end }))
     }
 
-    fn matcher(&mut self) -> Parsed<Option<LabelMatcher>> {
+    fn matcher(&mut self) -> Parsed<Option<Matcher>> {
         let place = "label matching";
         let token = self.token;
         let name = match token.kind {
@@ -354,10 +360,9 @@ impl<'a> Parser<'a> {
         self.advance()?;
         let sign = self.token.kind;
         let is_operator =
-            matches!(sign, Kind::Equals | Kind::Operator(Sign::NotEqual | Sign::Matches | Sign::MatchesNot));
+            matches!(sign, Kind::Equals | Kind::Operator(BinaryOperator::NotEqual) | Kind::Matches | Kind::MatchesNot);
         if !is_operator && token.kind == Kind::Text {
-            let matcher = LabelMatcher { name: crate::model::METRIC_NAME.to_owned(), op: MatchOp::Equal, value: name };
-            return Ok(Some(matcher));
+            return Ok(Some(Matcher::equal(METRIC_NAME, &name)));
         }
         if !is_operator {
             return Err(self.unexpected(place, "label matching operator"));
@@ -371,14 +376,14 @@ impl<'a> Parser<'a> {
         self.advance()?;
         let op = match sign {
             Kind::Equals => MatchOp::Equal,
-            Kind::Operator(Sign::NotEqual) => MatchOp::NotEqual,
+            Kind::Operator(BinaryOperator::NotEqual) => MatchOp::NotEqual,
             _ => match self.pattern(&value, token.start) {
                 None => return Ok(None),
-                Some(pattern) if sign == Kind::Operator(Sign::Matches) => MatchOp::Matches(pattern),
+                Some(pattern) if sign == Kind::Matches => MatchOp::Matches(pattern),
                 Some(pattern) => MatchOp::NotMatches(pattern),
             },
         };
-        Ok(Some(LabelMatcher { name, op, value }))
+        Ok(Some(Matcher { name, op, value }))
     }
 
     fn pattern(&mut self, text: &str, at: usize) -> Option<regex::Regex> {
@@ -490,25 +495,19 @@ impl<'a> Parser<'a> {
 /// How tightly `*` and signs bind.
 const MULTIPLY: u8 = 5;
 
-/// An operator and how tightly it binds.
-fn binary_operator(sign: Sign) -> Option<(BinaryOperator, u8)> {
-    Some(match sign {
-        Sign::Or => (BinaryOperator::Or, 1),
-        Sign::And => (BinaryOperator::And, 2),
-        Sign::Unless => (BinaryOperator::Unless, 2),
-        Sign::Equal => (BinaryOperator::Equal, 3),
-        Sign::NotEqual => (BinaryOperator::NotEqual, 3),
-        Sign::Greater => (BinaryOperator::Greater, 3),
-        Sign::GreaterOrEqual => (BinaryOperator::GreaterOrEqual, 3),
-        Sign::Less => (BinaryOperator::Less, 3),
-        Sign::LessOrEqual => (BinaryOperator::LessOrEqual, 3),
-        Sign::Add => (BinaryOperator::Add, 4),
-        Sign::Sub => (BinaryOperator::Subtract, 4),
-        Sign::Mul => (BinaryOperator::Multiply, MULTIPLY),
-        Sign::Div => (BinaryOperator::Divide, MULTIPLY),
-        Sign::Mod => (BinaryOperator::Modulo, MULTIPLY),
-        Sign::Atan2 => (BinaryOperator::Atan2, MULTIPLY),
-        Sign::Pow => (BinaryOperator::Power, MULTIPLY + 1),
-        Sign::Matches | Sign::MatchesNot | Sign::At => return None,
-    })
+/// How tightly an operator binds.
+fn precedence_of(operator: BinaryOperator) -> u8 {
+    match operator {
+        BinaryOperator::Or => 1,
+        BinaryOperator::And | BinaryOperator::Unless => 2,
+        BinaryOperator::Equal
+        | BinaryOperator::NotEqual
+        | BinaryOperator::Greater
+        | BinaryOperator::GreaterOrEqual
+        | BinaryOperator::Less
+        | BinaryOperator::LessOrEqual => 3,
+        BinaryOperator::Add | BinaryOperator::Subtract => 4,
+        BinaryOperator::Multiply | BinaryOperator::Divide | BinaryOperator::Modulo | BinaryOperator::Atan2 => MULTIPLY,
+        BinaryOperator::Power => MULTIPLY + 1,
+    }
 }

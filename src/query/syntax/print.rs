@@ -78,19 +78,16 @@ pub(super) fn operator(binary: &BinaryExpr) -> String {
 fn series(selector: &Selector) -> String {
     let mut parts: Vec<String> = Vec::new();
     for matcher in &selector.matchers {
-        let op = match &matcher.op {
-            MatchOp::Equal if matcher.name == METRIC_NAME && Some(&matcher.value) == selector.name.as_ref() => continue,
-            MatchOp::Equal => "=",
-            MatchOp::NotEqual => "!=",
-            MatchOp::Matches(_) => "=~",
-            MatchOp::NotMatches(_) => "!~",
-        };
+        let names_the_same = matcher.name == METRIC_NAME && Some(&matcher.value) == selector.name.as_ref();
+        if names_the_same && matches!(matcher.op, MatchOp::Equal) {
+            continue;
+        }
         let is_plain =
             matcher.name.bytes().enumerate().all(|(index, byte)| {
                 byte.is_ascii_alphabetic() || byte == b'_' || (index > 0 && byte.is_ascii_digit())
             });
         let name = if is_plain { matcher.name.clone() } else { quoted(&matcher.name) };
-        parts.push(format!("{name}{op}{}", quoted(&matcher.value)));
+        parts.push(format!("{name}{}{}", matcher.op.as_str(), quoted(&matcher.value)));
     }
     parts.sort();
     let name = selector.name.as_deref().unwrap_or("");

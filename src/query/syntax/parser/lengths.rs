@@ -2,8 +2,8 @@
 
 use super::super::ParseError;
 use super::super::ast::{AtModifier, BinaryOperator, Expr, Length, Number, RangeExpr, Subquery, When};
-use super::super::lexer::{Kind, Sign};
-use super::{MULTIPLY, Parsed, Parser, binary_operator};
+use super::super::lexer::Kind;
+use super::{MULTIPLY, Parsed, Parser, precedence_of};
 use crate::model::Timestamp;
 
 impl Parser<'_> {
@@ -65,12 +65,12 @@ impl Parser<'_> {
     fn length(&mut self, precedence: u8) -> Parsed<(Length, usize)> {
         self.depth = self.check_depth(self.depth + 1)?;
         let (mut left, mut depth) = self.length_operand()?;
-        while let Kind::Operator(sign) = self.token.kind {
-            let calculates = matches!(sign, Sign::Add | Sign::Sub | Sign::Mul | Sign::Div | Sign::Mod | Sign::Pow);
-            let Some((operator, own)) = binary_operator(sign).filter(|(_, own)| calculates && *own >= precedence)
-            else {
+        while let Kind::Operator(operator) = self.token.kind {
+            use BinaryOperator::{Add, Divide, Modulo, Multiply, Power, Subtract};
+            let own = precedence_of(operator);
+            if own < precedence || !matches!(operator, Add | Subtract | Multiply | Divide | Modulo | Power) {
                 break;
-            };
+            }
             let operator_at = self.advance()?.start;
             let (right, right_depth) = self.length(if operator == BinaryOperator::Power { own } else { own + 1 })?;
             self.complain_of_calculation(left.span().start);
@@ -96,10 +96,10 @@ impl Parser<'_> {
                 self.check_length(&number, number.span.start);
                 Ok((Length::Number(number), 1))
             }
-            Kind::Operator(sign @ (Sign::Add | Sign::Sub)) => {
+            Kind::Operator(sign @ (BinaryOperator::Add | BinaryOperator::Subtract)) => {
                 let start = self.advance()?.start;
                 let (inner, depth) = self.length(MULTIPLY + 1)?;
-                Ok((self.signed(inner, sign == Sign::Sub, start), depth + 1))
+                Ok((self.signed(inner, sign == BinaryOperator::Subtract, start), depth + 1))
             }
             Kind::LeftParen => {
                 self.advance()?;
@@ -151,16 +151,16 @@ impl Parser<'_> {
         self.advance()?;
         let length = match self.token.kind {
             Kind::Number | Kind::Duration => self.length_operand()?.0,
-            Kind::Operator(sign @ (Sign::Add | Sign::Sub)) => {
+            Kind::Operator(sign @ (BinaryOperator::Add | BinaryOperator::Subtract)) => {
                 let start = self.advance()?.start;
                 match self.token.kind {
                     Kind::Number | Kind::Duration => {
                         let number = self.length_operand()?.0;
-                        self.signed(number, sign == Sign::Sub, start)
+                        self.signed(number, sign == BinaryOperator::Subtract, start)
                     }
                     Kind::LeftParen => {
                         let inner = self.length(MULTIPLY + 1)?.0;
-                        self.signed(inner, sign == Sign::Sub, start)
+                        self.signed(inner, sign == BinaryOperator::Subtract, start)
                     }
                     _ => return Err(self.unexpected("offset", "number or duration")),
                 }
@@ -199,10 +199,12 @@ impl Parser<'_> {
                 self.advance()?;
                 if is_start { AtModifier::Start } else { AtModifier::End }
             }
-            Kind::Operator(sign @ (Sign::Add | Sign::Sub)) => {
+            Kind::Operator(sign @ (BinaryOperator::Add | BinaryOperator::Subtract)) => {
                 self.advance()?;
                 let seconds = self.moment()?;
-                AtModifier::Moment(self.timestamp(if sign == Sign::Sub { -seconds } else { seconds }, at))
+                AtModifier::Moment(
+                    self.timestamp(if sign == BinaryOperator::Subtract { -seconds } else { seconds }, at),
+                )
             }
             _ => {
                 let seconds = self.moment()?;
@@ -240,7 +242,13 @@ impl Parser<'_> {
 }
 
 fn begins_length(kind: Kind) -> bool {
-    matches!(kind, Kind::Number | Kind::Duration | Kind::LeftParen | Kind::Operator(Sign::Add | Sign::Sub))
+    matches!(
+        kind,
+        Kind::Number
+            | Kind::Duration
+            | Kind::LeftParen
+            | Kind::Operator(BinaryOperator::Add | BinaryOperator::Subtract)
+    )
 }
 
 /// Whether an offset counts as set: one of zero may be set again.
